@@ -1,0 +1,60 @@
+# Everything runs in .venv, which each target makes and fills by itself. `make` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What a change of makes the extension or its dependencies stale.
+SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: help demo test lint format wheel bench backends clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: $(VENV)/demo.stamp  ## the whole journey on a made-up pool and a tiny model (minutes, CPU)
+	$(BIN)/lossift demo --out lossift-demo
+
+test: $(VENV)/test.stamp  ## all tests, Rust and Python
+	cargo test --locked --release --package lossift-core
+	$(BIN)/pytest
+
+lint: $(VENV)/test.stamp  ## formatting, lints, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cargo fmt --check
+	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --locked --workspace --all-targets -- -D warnings
+
+format: $(VENV)/test.stamp  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cargo fmt
+
+wheel: $(VENV)/test.stamp  ## build the abi3 wheel into dist/
+	$(BIN)/maturin build --release --locked --out dist
+
+bench: $(VENV)/test.stamp  ## time selecting and scoring (each asserts its answer first)
+	$(BIN)/python benches/selecting.py
+	$(BIN)/python benches/scoring.py
+
+backends: $(VENV)/test.stamp  ## which SIMD backends this CPU runs
+	@$(BIN)/python -c "from lossift import _native as n; print('SIMD backends:', ', '.join(n.simd_available()), '- in use:', n.simd())"
+
+clean:  ## remove what was built (not .venv)
+	rm -rf target dist lossift-demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/maturin: $(BIN)/python
+	$(BIN)/pip install --quiet 'maturin>=1.10,<2'
+
+# The two sets of extras share one environment; the second only adds what the first lacks.
+$(VENV)/demo.stamp: EXTRAS := score
+$(VENV)/test.stamp: EXTRAS := score,dev
+$(VENV)/demo.stamp $(VENV)/test.stamp: $(SOURCES) | $(BIN)/maturin
+	source $(BIN)/activate && maturin develop --release --locked --extras $(EXTRAS)
+	touch $@
