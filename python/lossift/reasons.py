@@ -1,0 +1,47 @@
+"""Why an example is invalid: one small table, shared by every file, message and report.
+
+The codes are written to disk (``why_invalid``, uint8) and never change their meaning; new ones are appended.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Reason(IntEnum):
+    """Why an example has no usable loss; 0 means that it has one."""
+
+    VALID = 0
+    EMPTY_RESPONSE = 1
+    TRUNCATED_RESPONSE = 2
+    TEMPLATE_BREAKS_PREFIX = 3
+    NON_FINITE_LOSS = 4
+    BASE_NOT_POSITIVE = 5
+    FIRST_NOT_POSITIVE = 6
+
+    @property
+    def text(self) -> str:
+        """The reason in words, as every message and report shows it."""
+        return _TEXT[self]
+
+
+_TEXT = {
+    Reason.VALID: "valid",
+    Reason.EMPTY_RESPONSE: "empty response",
+    Reason.TRUNCATED_RESPONSE: "truncated response",
+    Reason.TEMPLATE_BREAKS_PREFIX: "template changes earlier turns",
+    Reason.NON_FINITE_LOSS: "non-finite loss",
+    Reason.BASE_NOT_POSITIVE: "base loss not positive",
+    Reason.FIRST_NOT_POSITIVE: "first loss not positive",
+}
+
+
+def merge_reasons(why: NDArray[np.uint8], other: NDArray[np.uint8]) -> None:
+    """Takes over, in place, the reasons of `other` where `why` has none: the first reason found is the one told."""
+    np.copyto(why, other, where=why == Reason.VALID)

@@ -1,0 +1,471 @@
+"""The loss store: one folder of memory-mapped columns, written once and never rewritten.
+
+::
+
+    losses/
+      store.json                            N, pool, views, states in training order
+      examples.safetensors                  id uint64[N]; one int32[N] per stratum column
+      views/chat.safetensors                n_supervised int32[N], n_tokens int32[N], why_invalid uint8[N]
+      columns/chat/0000-base.safetensors    loss float32[N] (NaN where invalid), why_invalid uint8[N]
+      columns/chat/0500-step-500.parts/     while it is being scored: immutable parts of contiguous rows
+
+Every file appears whole or not at all (`lossift.atomic`). Metadata sit under one key, ``lossift``, as sorted
+JSON without times or paths, so equal columns are equal files. A stranger reads all of it with `safetensors`
+alone. Opening maps files and reads none: the cost is a few headers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lossift.atomic import write_bytes
+from lossift.column_writer import ColumnWriter
+from lossift.errors import ArgumentError, StoreError
+from lossift.pool import Stratum, reopen
+from lossift.reasons import Reason, merge_reasons
+from lossift.tensorfile import map_file, write_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lossift.pool import Pool
+
+FORMAT_VERSION = 1
+ID_HASH = "blake2b-64"
+DEFAULT_QUANTITY = "loss"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Two columns of one name are the same losses when these agree; the rest of the metadata says how they were computed.
+_IDENTITY = ("weights", "dtype")
+
+
+@dataclass(frozen=True)
+class View:
+    """How examples became tokens, and what that says about each of them."""
+
+    name: str
+    n_supervised: NDArray[np.int32]
+    n_tokens: NDArray[np.int32]
+    why_invalid: NDArray[np.uint8]
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class State:
+    """One set of model weights, in its place in the training order."""
+
+    name: str
+    step: int | None
+    meta: dict[str, Any]
+
+
+class LossStore:
+    """Losses of N examples under several states of a model, as memory-mapped columns.
+
+    Parameters
+    ----------
+    path
+        The folder, as `lossift score` and `lossift trace` write it.
+
+    Raises
+    ------
+    StoreError
+        When the folder isn't a loss store, is of an unknown version, or a file of it is broken.
+
+    Examples
+    --------
+    >>> import lossift
+    >>> store = lossift.open("losses/")  # doctest: +SKIP
+    >>> store.column("base")  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._index = _read_index(self.path)
+        tensors, meta = map_file(self.path / "examples.safetensors")
+        self.ids: NDArray[np.uint64] = tensors["id"]
+        self._source_rows: NDArray[np.int64] | None = tensors.get("source_row")
+        self.strata = {
+            name: Stratum(codes=tensors[f"stratum.{name}"], names=names) for name, names in meta["strata"].items()
+        }
+        self._views = {name: self._open_view(name) for name in self._index["views"]}
+
+    # ---------------------------------------------------------------- reading
+
+    @property
+    def n_examples(self) -> int:
+        """N, the number of examples of the pool."""
+        return int(self._index["n_examples"])
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the writer of the store noted about its making: recipe, model, options."""
+        return dict(self._index["info"])
+
+    @property
+    def views(self) -> dict[str, View]:
+        """The views by name."""
+        return dict(self._views)
+
+    @property
+    def states(self) -> list[str]:
+        """Names of the states that have a sealed column, in training order."""
+        return [state.name for state in self.declared_states if self._sealed_views(state)]
+
+    @property
+    def declared_states(self) -> list[State]:
+        """All states in training order, scored to the end or not."""
+        states = [State(**entry) for entry in self._index["states"]]
+        if all(state.step is not None for state in states):
+            states.sort(key=lambda state: state.step or 0)
+        return states
+
+    @property
+    def is_trace(self) -> bool:
+        """Whether the states are one training run of a proxy, from `base` to `final`."""
+        return bool(self._index["info"].get("trace"))
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """bool[N]: the examples that every sealed column has a loss for."""
+        return self._why() == Reason.VALID
+
+    def why_invalid(self, row: int) -> str | None:
+        """Returns why an example is invalid, in words, or None when it is valid.
+
+        Parameters
+        ----------
+        row
+            Row number in the pool, from 0.
+        """
+        if not 0 <= row < self.n_examples:
+            raise ArgumentError(f"row: found {row}, allowed are 0 to {self.n_examples - 1}")
+        code = int(self._why()[row])
+        return None if code == Reason.VALID else Reason(code).text
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """Returns one loss column: float32[N], nats per supervised token, NaN where invalid; read-only, mapped.
+
+        Parameters
+        ----------
+        name
+            ``state``, or in full ``state@view#quantity``.
+
+        Raises
+        ------
+        StoreError
+            When there is no such column; the message lists those there are.
+        """
+        loss, _ = self._column(name)
+        return loss
+
+    def column_validity(self, name: str) -> NDArray[np.uint8]:
+        """Returns why each example of a column is invalid: uint8[N], codes of `lossift.reasons`."""
+        _, why = self._column(name)
+        return why
+
+    def column_meta(self, name: str) -> dict[str, Any]:
+        """Returns how a column was computed: state, digest of the weights, dtype, software."""
+        state, view, _ = self._resolve(name)
+        return map_file(self._column_path(state, view))[1]
+
+    def full_name(self, name: str) -> str:
+        """Returns a column's full name, ``state@view#quantity``."""
+        state, view, quantity = self._resolve(name)
+        return f"{state.name}@{view}#{quantity}"
+
+    @property
+    def pool_record(self) -> dict[str, Any]:
+        """What is known of the pool: how to read it again, and its fingerprint."""
+        return dict(self._index["pool"])
+
+    def pool(self) -> Pool:
+        """Returns the pool the losses are of, after checking that its files haven't changed.
+
+        Sizes and modification times are compared; the digest is read only when those differ.
+
+        Raises
+        ------
+        StoreError
+            When the files changed since they were scored; the message shows both fingerprints.
+        """
+        recorded = self._index["pool"]
+        if not recorded["spec"].get("paths"):
+            raise StoreError(
+                f"{self.path}: the pool was not read from files, so its rows can't be read again",
+                hint="use selection.rows on your own data",
+            )
+        pool = reopen(recorded["spec"], self._source_rows)
+        _check_fingerprint(self.path, recorded["fingerprint"], pool)
+        return pool
+
+    # ---------------------------------------------------------------- writing
+
+    @classmethod
+    def create(cls, path: str | Path, pool: Pool) -> LossStore:
+        """Returns the store at `path` for `pool`: a new one, or the one that is there.
+
+        Raises
+        ------
+        StoreError
+            When a store is there and holds the losses of another pool, or the folder holds something else.
+        """
+        path = Path(path)
+        if (path / "store.json").exists():
+            store = cls(path)
+            store._check_same_pool(pool)
+            return store
+        if path.exists() and (not path.is_dir() or any(_foreign(path))):
+            raise StoreError(
+                f"{path}: is there already and is not a loss store",
+                hint="give --out a new folder",
+            )
+        tensors: dict[str, NDArray[Any]] = {"id": np.ascontiguousarray(pool.ids)}
+        if pool.source_rows is not None:
+            tensors["source_row"] = pool.source_rows
+        for name, stratum in pool.strata.items():
+            tensors[f"stratum.{name}"] = stratum.codes
+        names = {name: stratum.names for name, stratum in pool.strata.items()}
+        write_file(path / "examples.safetensors", tensors, {"id_hash": ID_HASH, "strata": names})
+        index = {
+            "format": "lossift",
+            "version": FORMAT_VERSION,
+            "id_hash": ID_HASH,
+            "n_examples": len(pool),
+            "pool": {"spec": pool.spec, "fingerprint": _digested(pool)},
+            "views": [],
+            "states": [],
+            "info": {},
+        }
+        _write_index(path, index)
+        return cls(path)
+
+    def update_info(self, **fields: Any) -> None:
+        """Notes how the store came about (JSON values), beside what is noted already."""
+        self._index["info"] |= fields
+        _write_index(self.path, self._index)
+
+    def add_view(
+        self,
+        name: str,
+        *,
+        n_supervised: NDArray[np.int32],
+        n_tokens: NDArray[np.int32],
+        why_invalid: NDArray[np.uint8],
+        meta: dict[str, Any],
+    ) -> View:
+        """Returns the view `name`, written now or found equal to the one that is there.
+
+        Raises
+        ------
+        StoreError
+            When a view of that name was made with another tokenizer, template or length; both are shown.
+        """
+        _check_name("view", name)
+        if existing := self._views.get(name):
+            if existing.meta != meta:
+                raise StoreError(
+                    f"{self.path}: view {name!r} was made differently: {_difference(existing.meta, meta)}",
+                    hint="losses of different tokenizers or templates can't be compared: give another --out",
+                )
+            return existing
+        tensors = {"n_supervised": n_supervised, "n_tokens": n_tokens, "why_invalid": why_invalid}
+        for key, tensor in tensors.items():
+            self._check_length(key, tensor)
+        write_file(self._view_path(name), tensors, meta)
+        self._index["views"].append(name)
+        _write_index(self.path, self._index)
+        self._views[name] = self._open_view(name)
+        return self._views[name]
+
+    def add_state(self, name: str, *, step: int | None = None, meta: dict[str, Any] | None = None) -> State:
+        """Returns the state `name`, declared now or before; its place is its step, else the order of declaring."""
+        _check_name("state", name)
+        entry = {"name": name, "step": step, "meta": meta or {}}
+        for known in self._index["states"]:
+            if known["name"] == name:
+                if known != entry:
+                    raise StoreError(
+                        f"{self.path}: state {name!r} is another one here: {_difference(known, entry)}",
+                        hint="give the new one another name (NAME=PATH) or another --out",
+                    )
+                return State(**entry)
+        self._index["states"].append(entry)
+        _write_index(self.path, self._index)
+        return State(**entry)
+
+    def writer(self, state: str, view: str, *, meta: dict[str, Any], part_rows: int) -> ColumnWriter:
+        """Returns the writer of the column ``state@view``, with the parts that are there already.
+
+        Parameters
+        ----------
+        meta
+            How the losses are computed: ``weights`` (digest), ``dtype``, anything that decides the bits.
+            Nothing that depends on the run. Parts written under other metadata are discarded.
+        part_rows
+            Rows per part; part i holds the rows from ``i * part_rows``.
+
+        Raises
+        ------
+        StoreError
+            When the column is sealed and holds the losses of other weights.
+        """
+        meta = meta | {"state": state, "view": view, "part_rows": part_rows}
+        path = self._column_path(self._state(state), view)
+        if path.exists():
+            sealed = map_file(path)[1]
+            old, new = ({key: held.get(key) for key in _IDENTITY} for held in (sealed, meta))
+            if old != new:
+                raise StoreError(
+                    f"{self.path}: column {state}@{view} holds losses of other weights: {_difference(old, new)}",
+                    hint="give this model another name (NAME=PATH) or another --out",
+                )
+        return ColumnWriter(path, self.n_examples, self._views[view].why_invalid, meta, part_rows)
+
+    # ---------------------------------------------------------------- inside
+
+    def _why(self) -> NDArray[np.uint8]:
+        why = np.zeros(self.n_examples, dtype=np.uint8)
+        for view in self._views.values():
+            merge_reasons(why, view.why_invalid)
+        for state in self.declared_states:
+            for view_name in self._sealed_views(state):
+                merge_reasons(why, map_file(self._column_path(state, view_name))[0]["why_invalid"])
+        return why
+
+    def _column(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        state, view, quantity = self._resolve(name)
+        path = self._column_path(state, view)
+        tensors, _ = map_file(path)
+        if quantity not in tensors:
+            quantities = ", ".join(sorted(set(tensors) - {"why_invalid"}))
+            raise StoreError(f"{path}: no quantity {quantity!r}; there are: {quantities}")
+        self._check_length(name, tensors[quantity])
+        return tensors[quantity], tensors["why_invalid"]
+
+    def _resolve(self, name: str) -> tuple[State, str, str]:
+        rest, _, quantity = name.partition("#")
+        state_name, _, view = rest.partition("@")
+        state = next((s for s in self.declared_states if s.name == state_name), None)
+        views = self._sealed_views(state) if state else []
+        if state is None or not views or (view and view not in views):
+            known = ", ".join(self.states) or "none"
+            raise StoreError(
+                f"{self.path}: no losses of state {rest!r}; states with losses: {known}",
+                hint=f"score it: lossift score POOL --model {state_name}=PATH --out {self.path}",
+            )
+        if not view and len(views) > 1:
+            raise StoreError(
+                f"{self.path}: state {name!r} has losses in {len(views)} views: {', '.join(views)}",
+                hint=f"say which: {state_name}@{views[0]}",
+            )
+        return state, view or views[0], quantity or DEFAULT_QUANTITY
+
+    def _state(self, name: str) -> State:
+        for state in self.declared_states:
+            if state.name == name:
+                return state
+        raise StoreError(f"{self.path}: state {name!r} is not declared")
+
+    def _sealed_views(self, state: State) -> list[str]:
+        return [view for view in self._views if self._column_path(state, view).exists()]
+
+    def _column_path(self, state: State, view: str) -> Path:
+        names = [entry["name"] for entry in self._index["states"]]
+        order = names.index(state.name) if state.step is None else state.step
+        return self.path / "columns" / view / f"{order:04d}-{state.name}.safetensors"
+
+    def _view_path(self, name: str) -> Path:
+        return self.path / "views" / f"{name}.safetensors"
+
+    def _open_view(self, name: str) -> View:
+        tensors, meta = map_file(self._view_path(name))
+        for key, tensor in tensors.items():
+            self._check_length(key, tensor)
+        return View(name=name, meta=meta, **tensors)
+
+    def _check_length(self, what: str, tensor: NDArray[Any]) -> None:
+        if tensor.shape != (self.n_examples,):
+            raise StoreError(f"{self.path}: {what} has shape {tensor.shape}, the pool has {self.n_examples} examples")
+
+    def _check_same_pool(self, pool: Pool) -> None:
+        if len(pool) == self.n_examples and np.array_equal(pool.ids, self.ids):
+            return
+        recorded = self._index["pool"]["fingerprint"]
+        raise StoreError(
+            f"{self.path}: holds the losses of another pool: {_describe(recorded, self.n_examples)}; "
+            f"given: {_describe(_digested(pool), len(pool))}",
+            hint="give another --out, or the pool (and --limit, --seed) that was scored",
+        )
+
+
+# -------------------------------------------------------------------- index
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise StoreError(f"{path}: there is no such loss store", hint="make one: lossift trace or lossift score")
+    try:
+        index = json.loads((path / "store.json").read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{path}: is not a loss store: it has no store.json") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path / 'store.json'}: can't be read: {error}") from error
+    if not isinstance(index, dict) or index.get("format") != "lossift":
+        raise StoreError(f"{path / 'store.json'}: is not a loss store's")
+    if index["version"] != FORMAT_VERSION:
+        raise StoreError(f"{path}: has format version {index['version']}, this lossift reads version {FORMAT_VERSION}")
+    return index
+
+
+def _write_index(path: Path, index: dict[str, Any]) -> None:
+    text = json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False)
+    write_bytes(path / "store.json", text.encode() + b"\n")
+
+
+# -------------------------------------------------------------------- checks
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ArgumentError(f"{what}: found {name!r}, allowed are letters, digits, '.', '_' and '-'")
+
+
+def _foreign(path: Path) -> list[Path]:
+    """Returns what lies in a folder and isn't a store begun by a run that was cut off."""
+    return [p for p in path.iterdir() if p.name != "examples.safetensors" and not p.name.endswith(".tmp")]
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return "; ".join(f"{key}: there {old.get(key)!r}, given {new.get(key)!r}" for key in keys)
+
+
+def _digested(pool: Pool) -> dict[str, Any]:
+    return pool.fingerprint | {"digest": pool.digest()}
+
+
+def _describe(fingerprint: dict[str, Any], n_examples: int) -> str:
+    names = ", ".join(Path(file["path"]).name for file in fingerprint.get("files", [])) or "in memory"
+    return f"{names}, {n_examples} examples, digest {fingerprint['digest']}"
+
+
+def _check_fingerprint(store: Path, recorded: dict[str, Any], pool: Pool) -> None:
+    stats = [
+        [(file["size"], file["mtime_ns"]) for file in fingerprint["files"]]
+        for fingerprint in (recorded, pool.fingerprint)
+    ]
+    if stats[0] == stats[1]:
+        return
+    found = pool.digest()
+    if found != recorded["digest"]:
+        paths = ", ".join(file["path"] for file in pool.fingerprint["files"])
+        raise StoreError(
+            f"{paths}: has changed since it was scored: {store} holds digest {recorded['digest']}, found {found}",
+            hint="score the pool again into another --out, or bring the file back",
+        )
