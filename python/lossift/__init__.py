@@ -1,0 +1,22 @@
+"""lossift chooses the part of your fine-tuning data worth training on, from nothing but losses.
+
+The journey: `read_pool` -> `lossift.scoring` (score or trace; needs torch) -> `open` the loss store ->
+`select` -> `Selection.write`. Everything but scoring is light: importing this never imports torch.
+
+Examples
+--------
+>>> import lossift
+>>> chosen = lossift.select("losses/", method="s2l", budget=0.11)  # doctest: +SKIP
+>>> chosen.write("subset.jsonl")  # doctest: +SKIP
+"""
+
+from lossift.errors import LossiftError
+from lossift.pool import Pool, read_pool
+from lossift.select import select
+from lossift.selection import Selection
+from lossift.store import LossStore
+from lossift.version import __version__
+
+open = LossStore
+
+__all__ = ["LossStore", "LossiftError", "Pool", "Selection", "__version__", "open", "read_pool", "select"]

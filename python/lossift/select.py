@@ -1,0 +1,395 @@
+"""Choosing the subset: losses -> { scores | clusters } -> quotas -> draw. Reads like the papers' pseudo-code.
+
+Nothing here depends on row order, threads or machine: whatever is random is decided by keyed hashes of
+(seed, example id), in the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lossift import _native
+from lossift.budget import parse_budget
+from lossift.errors import ArgumentError
+from lossift.reasons import Reason, merge_reasons
+from lossift.scores import SCORES
+from lossift.selection import Cell, Selection
+from lossift.table import LossTable
+from lossift.threads import resolve_threads
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from lossift.pool import Stratum
+    from lossift.store import LossStore
+
+METHODS = ("s2l", *SCORES, "random")
+PRESETS = ("paper", "released")
+SHAPES = ("raw", "relative", "zscore", "differences")
+
+# The authors' code: clusters this small are used last, centroids see at most this many rows per cluster.
+RELEASED_TINY_CLUSTER = 2
+RELEASED_FIT_ROWS = 256
+
+Progress = Callable[[str, int, int], None]
+
+
+def select(
+    losses: LossStore | str | Path | ArrayLike | Sequence[ArrayLike],
+    method: str = "s2l",
+    *,
+    budget: int | float | str,
+    seed: int = 0,
+    by: str | ArrayLike | None = None,
+    states: Sequence[str | int] | None = None,
+    base: str | int | None = None,
+    ref: str | int | None = None,
+    ids: ArrayLike | None = None,
+    preset: str = "paper",
+    shape: str = "raw",
+    n_clusters: int = 100,
+    n_iterations: int = 20,
+    min_score: float | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Selection:
+    """Returns the chosen examples, with the reason for each and all that is needed to choose them again.
+
+    Parameters
+    ----------
+    losses
+        A loss store or its path, an array ``(n_examples, n_states)`` of mean losses in nats (float32 or
+        float64, C or Fortran order), or a sequence of ``n_states`` columns. Examples with a NaN or an infinity
+        in a column that the method uses are invalid and never chosen.
+    method
+        ``s2l``: k-means over trajectories, then draws from the clusters, smallest first (arXiv 2403.07384);
+        ``learnability``: the largest ``1 - ref / base`` (arXiv 2310.13008); ``delta``: the largest
+        ``base - ref``; ``random``: the control.
+    budget
+        How many examples: a count (500), a fraction of all N (0.11), or a percentage ("11%"). Met exactly.
+    seed
+        Decides everything random, 0 to 2**64 - 1.
+    by
+        Strata that share the budget evenly, smallest first: the name of a stratum column, or N labels.
+    states
+        The states of a trajectory, by name (or column number, for arrays). Of a trace the default is those
+        strictly between the first and the last step; of anything else, all.
+    base, ref
+        The states before and after training, for the scores; by default the first and the last.
+    ids
+        uint64[N], for arrays: what the draws hang on. Row numbers when None.
+    preset
+        How ``s2l`` treats strata: ``paper`` has one clustering over the pool, ``released`` one for each stratum,
+        as the authors' code does.
+    shape
+        What of a trajectory is clustered: ``raw``, ``relative`` to its first loss, ``zscore``, ``differences``.
+    n_clusters, n_iterations
+        K = 100 and 20 iterations are the authors' values.
+    min_score
+        Scores only: examples below it are not chosen, even if the budget is not met then.
+    n_threads
+        Default: ``LOSSIFT_NUM_THREADS``, then what the affinity mask and the cgroup allow. It never changes
+        the outcome.
+    progress
+        Called with (what, done, total) now and then.
+
+    Raises
+    ------
+    ArgumentError
+        When an argument is outside what is allowed; the message says what was found and what is allowed.
+    StoreError
+        When a state that the method needs has no losses.
+
+    Examples
+    --------
+    >>> import numpy as np, lossift
+    >>> losses = np.random.default_rng(0).random((1000, 8), dtype=np.float32)
+    >>> chosen = lossift.select(losses, budget=0.11)
+    >>> len(chosen.rows)
+    110
+    """
+    _check_options(method, preset, shape, by, n_clusters, n_iterations, seed, min_score)
+    table = LossTable(losses, ids)
+    threads = resolve_threads(n_threads)
+    strata = table.stratum(by) if by is not None else None
+    names = _columns_needed(method, table, states, base, ref)
+    if method != "random":
+        table.check_comparable(names)
+    why_invalid = table.validity(names)
+    scores: NDArray[np.float64] | None = None
+    clustering: Clustering | None = None
+
+    if method in SCORES:
+        scores, why = SCORES[method](*(table.column(name) for name in names))
+        merge_reasons(why_invalid, why)
+    if method == "s2l" and shape == "relative":
+        _refuse_unscalable(why_invalid, table, names)
+
+    valid = why_invalid == Reason.VALID
+    count = _check_budget(parse_budget(budget, table.n_examples), budget, why_invalid, method)
+    eligible = valid if min_score is None or scores is None else valid & (scores >= min_score)
+    count = min(count, int(eligible.sum()))
+
+    if method == "s2l":
+        clustering = _cluster(
+            table.stacked(names),
+            valid,
+            table.ids,
+            strata if preset == "released" else None,
+            n_clusters=n_clusters,
+            n_iterations=n_iterations,
+            shape=shape,
+            seed=seed,
+            n_threads=threads,
+            progress=progress,
+        )
+    cells, cell_of = _cells(eligible, strata, clustering)
+    _set_quotas(cells, cell_of, table.ids, count, seed, preset)
+    rows = _native.draw(
+        cell_of, np.array([cell.quota for cell in cells], dtype=np.int64), table.ids, seed=seed, scores=scores
+    )
+    for cell, drawn in zip(cells, np.bincount(cell_of[rows], minlength=len(cells)), strict=True):
+        cell.drawn = int(drawn)
+
+    return Selection(
+        table=table,
+        rows=rows,
+        clusters=clustering.labels if clustering else None,
+        scores=scores.astype(np.float32) if scores is not None else None,
+        quotas=cells,
+        why_invalid=why_invalid,
+        cell_of=cell_of,
+        columns=names,
+        parameters={
+            "method": method,
+            "budget": budget if isinstance(budget, str) else _plain(budget),
+            "seed": int(seed),
+            "by": by if isinstance(by, str) or by is None else "labels",
+            "states": names if method == "s2l" else None,
+            "base": names[0] if method in SCORES else None,
+            "ref": names[1] if method in SCORES else None,
+            "preset": preset,
+            "shape": shape,
+            "n_clusters": int(n_clusters),
+            "n_iterations": int(n_iterations),
+            "min_score": min_score,
+        },
+        fits=clustering.fits if clustering else [],
+    )
+
+
+# ------------------------------------------------------------------ columns
+
+
+def _columns_needed(
+    method: str,
+    table: LossTable,
+    states: Sequence[str | int] | None,
+    base: str | int | None,
+    ref: str | int | None,
+) -> list[str]:
+    """Returns the names of the columns that the method reads; an example is valid when all of them are."""
+    if method == "s2l":
+        return table.trajectory_names(states)
+    if method == "random":
+        # A control draws from what the methods could have drawn from: the examples with losses.
+        return table.names
+    if len(table.names) < 2 and (base is None or ref is None):
+        raise ArgumentError(
+            f"{method}: needs two states, a base and a ref; there are: {', '.join(table.names) or 'none'}",
+            hint="score the model before and after training: lossift score POOL --model BASE REF --out DIR",
+        )
+    found = [
+        table.resolve(table.names[0] if base is None else base, "base"),
+        table.resolve(table.names[-1] if ref is None else ref, "ref"),
+    ]
+    if found[0] == found[1]:
+        raise ArgumentError(f"{method}: base and ref are both {found[0]!r}, two different states are needed")
+    return found
+
+
+def _refuse_unscalable(why_invalid: NDArray[np.uint8], table: LossTable, names: list[str]) -> None:
+    """Marks the examples whose first loss can't divide the others."""
+    first = np.asarray(table.column(names[0]), dtype=np.float32)
+    with np.errstate(all="ignore"):
+        usable = first > 0
+        for name in names[1:]:
+            usable &= np.isfinite(np.asarray(table.column(name), dtype=np.float32) / first)
+    why_invalid[(why_invalid == Reason.VALID) & ~usable] = Reason.FIRST_NOT_POSITIVE
+
+
+# ----------------------------------------------------------------- clusters
+
+
+class Clustering(NamedTuple):
+    """Cluster of each example (int32[N], -1 where invalid), their number, and how each fit went."""
+
+    labels: NDArray[np.int32]
+    n_clusters: int
+    fits: list[dict[str, Any]]
+
+
+def _cluster(
+    columns: NDArray[Any] | list[NDArray[Any]],
+    valid: NDArray[np.bool_],
+    ids: NDArray[np.uint64],
+    strata: Stratum | None,
+    *,
+    progress: Progress | None,
+    **options: Any,
+) -> Clustering:
+    """Clusters the trajectories: once over the pool, or (`strata`) once for each stratum."""
+    if strata is None:
+        found = _native.cluster(columns, valid, ids, progress=_named(progress, "clustering"), **options)
+        return Clustering(found.labels, len(found.sizes), [_describe_fit(found, None)])
+    labels = np.full(len(ids), -1, dtype=np.int32)
+    n_clusters, fits = 0, []
+    options["max_fit_rows"] = RELEASED_FIT_ROWS * options["n_clusters"]
+    for code, name in enumerate(strata.names):
+        rows = np.flatnonzero(valid & (strata.codes == code))
+        if not len(rows):
+            continue
+        part = [column[rows] for column in columns] if isinstance(columns, list) else columns[rows]
+        report = _named(progress, f"clustering {name}")
+        found = _native.cluster(part, np.ones(len(rows), dtype=bool), ids[rows], progress=report, **options)
+        labels[rows] = found.labels + n_clusters
+        n_clusters += len(found.sizes)
+        fits.append(_describe_fit(found, name))
+    return Clustering(labels, n_clusters, fits)
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)
+
+
+def _describe_fit(found: _native.Clustering, stratum: str | None) -> dict[str, Any]:
+    return {
+        "stratum": stratum,
+        "n_clusters": len(found.sizes),
+        "n_fit_rows": found.n_fit_rows,
+        "inertia": list(found.inertia),
+        "moved": list(found.moved),
+        "reseeded": list(found.reseeded),
+        "why_stopped": found.why_stopped,
+    }
+
+
+# ------------------------------------------------------------------- quotas
+
+
+def _cells(
+    eligible: NDArray[np.bool_], strata: Stratum | None, clustering: Clustering | None
+) -> tuple[list[Cell], NDArray[np.int32]]:
+    """Returns the non-empty cells (stratum x cluster), in order, and the cell of each example (-1: not eligible)."""
+    n_clusters = clustering.n_clusters if clustering else 1
+    group = np.zeros(len(eligible), dtype=np.int64)
+    if strata is not None:
+        group += strata.codes.astype(np.int64) * n_clusters
+    if clustering is not None:
+        group += clustering.labels
+    used, cell_of_eligible, sizes = np.unique(group[eligible], return_inverse=True, return_counts=True)
+    cell_of = np.full(len(eligible), -1, dtype=np.int32)
+    cell_of[eligible] = cell_of_eligible
+    cells = [
+        Cell(
+            stratum=strata.names[int(g) // n_clusters] if strata else None,
+            cluster=int(g) % n_clusters if clustering else None,
+            size=int(size),
+        )
+        for g, size in zip(used, sizes, strict=True)
+    ]
+    return cells, cell_of
+
+
+def _set_quotas(
+    cells: list[Cell],
+    cell_of: NDArray[np.int32],
+    ids: NDArray[np.uint64],
+    budget: int,
+    seed: int,
+    preset: str,
+) -> None:
+    """Splits the budget over the strata and then over each stratum's clusters, smallest first both times."""
+    # Ties of size go to the group with the smallest keyed member id, which is also the order of cluster numbers.
+    smallest = _native.smallest_keys(cell_of, len(cells), ids, seed=seed)
+    groups: dict[str | None, list[int]] = {}
+    for i, cell in enumerate(cells):
+        groups.setdefault(cell.stratum, []).append(i)
+    shares = _smallest_first(
+        [sum(cells[i].size for i in members) for members in groups.values()],
+        [min(int(smallest[i]) for i in members) for members in groups.values()],
+        budget,
+    )
+    for members, share in zip(groups.values(), shares, strict=True):
+        left = share
+        for part in _in_turn(members, cells, preset):
+            part_budget = min(left, sum(cells[i].size for i in part))
+            ranks = [cells[i].cluster or 0 for i in part]
+            for i, quota in zip(part, _smallest_first([cells[i].size for i in part], ranks, part_budget), strict=True):
+                cells[i].quota = quota
+            left -= part_budget
+
+
+def _in_turn(members: list[int], cells: list[Cell], preset: str) -> list[list[int]]:
+    """Returns the cells that share a budget first, and those that only get what is left of it."""
+    if preset == "paper":
+        return [members]
+    tiny = [i for i in members if cells[i].cluster is not None and cells[i].size <= RELEASED_TINY_CLUSTER]
+    return [[i for i in members if i not in set(tiny)], tiny]
+
+
+def _smallest_first(sizes: list[int], ranks: list[int], budget: int) -> list[int]:
+    if not sizes:
+        return []
+    quotas = _native.smallest_first(np.array(sizes, np.int64), np.array(ranks, np.uint64), budget)
+    return [int(quota) for quota in quotas]
+
+
+# ------------------------------------------------------------------- checks
+
+
+def _check_options(
+    method: str,
+    preset: str,
+    shape: str,
+    by: object,
+    n_clusters: int,
+    n_iterations: int,
+    seed: int,
+    min_score: float | None,
+) -> None:
+    for argument, found, allowed in (
+        ("method", method, METHODS),
+        ("preset", preset, PRESETS),
+        ("shape", shape, SHAPES),
+    ):
+        if found not in allowed:
+            raise ArgumentError(f"{argument}: found {found!r}, allowed are {', '.join(allowed)}")
+    for argument, number in (("n_clusters", n_clusters), ("n_iterations", n_iterations)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+            raise ArgumentError(f"{argument}: found {number!r}, allowed are whole numbers from 1")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ArgumentError(f"seed: found {seed!r}, allowed are whole numbers from 0 to 2**64 - 1")
+    if method == "s2l" and preset == "released" and by is None:
+        raise ArgumentError("preset: 'released' clusters each stratum by itself and needs by=; found none")
+    if min_score is not None and method not in SCORES:
+        raise ArgumentError(f"min_score: found {min_score} with method {method!r}, which has no score")
+
+
+def _check_budget(count: int, budget: object, why_invalid: NDArray[np.uint8], method: str) -> int:
+    n_valid = int((why_invalid == Reason.VALID).sum())
+    if count <= n_valid:
+        return count
+    reasons = ", ".join(
+        f"{n} {Reason(code).text}" for code, n in enumerate(np.bincount(why_invalid)) if code != Reason.VALID and n
+    )
+    raise ArgumentError(f"budget: found {budget} ({count} examples), {n_valid} are valid for {method} ({reasons})")
+
+
+def _plain(number: int | float) -> int | float:
+    return int(number) if isinstance(number, int | np.integer) else float(number)

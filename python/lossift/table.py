@@ -1,0 +1,215 @@
+"""Losses as a selection sees them: named columns of N examples, from a store or from plain arrays.
+
+The columns stay where they lie: a store's are memory maps, a Fortran-ordered array's are views, and a
+C-ordered array goes to the core whole, which reads it with a stride.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lossift.errors import ArgumentError
+from lossift.pool import Stratum
+from lossift.reasons import Reason, merge_reasons
+from lossift.store import LossStore
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+MISSING_LABEL = "(missing)"
+
+
+class LossTable:
+    """Named loss columns of the same N examples.
+
+    Parameters
+    ----------
+    losses
+        A store or its path; an array ``(n_examples, n_states)``; or a sequence of columns of length N.
+    ids
+        uint64[N] for arrays: what decides every draw. Row numbers when None, and then the draw depends on the
+        row order.
+    """
+
+    def __init__(self, losses: object, ids: ArrayLike | None = None) -> None:
+        self.store: LossStore | None = None
+        self._array: NDArray[Any] | None = None
+        match losses:
+            case LossStore() | str() | Path():
+                self.store = losses if isinstance(losses, LossStore) else LossStore(losses)
+                if ids is not None:
+                    raise ArgumentError("ids: a store has its own ids; found ids given beside it")
+                self.names: list[str] = self.store.states
+                self.n_examples = self.store.n_examples
+                self.ids = self.store.ids
+                return
+            case list() | tuple() if len(losses) and np.ndim(losses[0]) == 1:
+                self._columns = [_floats(column, f"losses[{i}]") for i, column in enumerate(losses)]
+                _check_alike(self._columns)
+            case _:
+                array = _floats(losses, "losses")
+                if array.ndim != 2:
+                    raise ArgumentError(
+                        f"losses: found an array of shape {array.shape}, allowed are (n_examples, n_states) "
+                        "or a sequence of n_states columns"
+                    )
+                self._array = array
+                self._columns = [array[:, i] for i in range(array.shape[1])]
+        if not self._columns or not len(self._columns[0]):
+            raise ArgumentError(f"losses: found {len(self._columns)} states, at least one example and state are needed")
+        self.names = [str(i) for i in range(len(self._columns))]
+        self.n_examples = len(self._columns[0])
+        self.ids = _check_ids(ids, self.n_examples)
+
+    # ---------------------------------------------------------------- columns
+
+    def resolve(self, state: str | int, argument: str) -> str:
+        """Returns the name of the column that `state` (a name, or a number for arrays) means."""
+        if self.store is not None:
+            if not isinstance(state, str):
+                raise ArgumentError(f"{argument}: found {state!r}, allowed are state names: {', '.join(self.names)}")
+            self.store.full_name(state)  # refuses what isn't there
+            return state
+        try:
+            position = range(len(self.names))[int(state)]
+        except (IndexError, ValueError):
+            raise ArgumentError(
+                f"{argument}: found {state!r}, allowed are column numbers 0 to {len(self.names) - 1}"
+            ) from None
+        return self.names[position]
+
+    def trajectory_names(self, states: Sequence[str | int] | None) -> list[str]:
+        """Returns the columns that make up a trajectory: those named, or the default.
+
+        Of a trace those strictly between its first and its last step, as in the authors' code; else all.
+        """
+        if isinstance(states, str):
+            states = [states]
+        if states is not None:
+            if not states:
+                raise ArgumentError("states: found none, at least one is needed")
+            return [self.resolve(state, "states") for state in states]
+        names = self.names
+        if self.store is not None and self.store.is_trace:
+            last = max((state.step or 0) for state in self.store.declared_states)
+            steps = {state.name: state.step or 0 for state in self.store.declared_states}
+            names = [name for name in names if 0 < steps[name] < last]
+        if not names:
+            where = self.store.path if self.store else "losses"
+            raise ArgumentError(
+                f"{where}: no states for a trajectory; states with losses: {', '.join(self.names) or 'none'}",
+                hint="trace a proxy (lossift trace POOL --model SMALL --out DIR), or name them: states=",
+            )
+        return names
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Returns one column, float32[N] or float64[N], nats, not copied."""
+        return self.store.column(name) if self.store else self._columns[int(name)]
+
+    def validity(self, names: Sequence[str]) -> NDArray[np.uint8]:
+        """Returns why each example has no loss in one of the columns `names`: uint8[N], codes of `Reason`."""
+        why = np.zeros(self.n_examples, dtype=np.uint8)
+        for name in names:
+            if self.store is not None:
+                found = self.store.column_validity(name)
+            else:
+                with np.errstate(over="ignore"):  # a float64 beyond float32 has no finite loss in the core
+                    finite = np.isfinite(self.column(name).astype(np.float32, copy=False))
+                found = np.where(finite, Reason.VALID, Reason.NON_FINITE_LOSS).astype(np.uint8)
+            merge_reasons(why, found)
+        return why
+
+    def stacked(self, names: Sequence[str]) -> NDArray[Any] | list[NDArray[Any]]:
+        """Returns the columns `names` as the core takes them: a C-ordered array whole, else a list of columns."""
+        if self._array is not None and self._array.flags.c_contiguous and list(names) == self.names:
+            return self._array
+        return [np.ascontiguousarray(self.column(name)) for name in names]
+
+    def check_comparable(self, names: Sequence[str]) -> None:
+        """Refuses columns of different views: their losses are over different tokens."""
+        if self.store is None:
+            return
+        views = {self.store.full_name(name).partition("@")[2].partition("#")[0] for name in names}
+        if len(views) > 1:
+            raise ArgumentError(f"states: found columns of the views {', '.join(sorted(views))}; allowed is one")
+
+    def digests(self, names: Sequence[str]) -> dict[str, str]:
+        """Returns a digest of each column's values, by full name, for the manifest."""
+        return {
+            (self.store.full_name(name) if self.store else name): hashlib.blake2b(
+                np.ascontiguousarray(self.column(name)).data, digest_size=16
+            ).hexdigest()
+            for name in names
+        }
+
+    # ---------------------------------------------------------------- strata
+
+    def stratum(self, by: str | ArrayLike) -> Stratum:
+        """Returns the stratum of each example: a stratum column of the store, or `by` itself as N labels.
+
+        Examples without a label form a stratum of their own, so that none is lost unseen.
+        """
+        if isinstance(by, str):
+            return _with_missing(self._named_stratum(by))
+        labels = np.asarray(by)
+        if labels.shape != (self.n_examples,):
+            raise ArgumentError(
+                f"by: found labels of shape {labels.shape}, one for each of the {self.n_examples} examples is needed"
+            )
+        # Labels are compared as text: what an int, a str or a category shows is what the quota table names.
+        names, codes = np.unique(labels.astype(str), return_inverse=True)
+        return Stratum(codes=codes.astype(np.int32), names=names.tolist())
+
+    def _named_stratum(self, by: str) -> Stratum:
+        if self.store is None:
+            raise ArgumentError(f"by: found the name {by!r}, an array of losses needs an array of N labels")
+        if by not in self.store.strata:
+            known = ", ".join(self.store.strata) or "none"
+            raise ArgumentError(f"by: found {by!r}, stratum columns of {self.store.path}: {known}")
+        return self.store.strata[by]
+
+
+def _floats(values: object, argument: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ArgumentError(f"{argument}: found dtype {array.dtype}, allowed are float32 and float64")
+    return array
+
+
+def _check_alike(columns: list[NDArray[Any]]) -> None:
+    lengths, dtypes = {len(c) for c in columns}, {str(c.dtype) for c in columns}
+    if len(lengths) > 1 or len(dtypes) > 1 or any(c.ndim != 1 for c in columns):
+        raise ArgumentError(
+            f"losses: columns must have one length and one dtype, found lengths {sorted(lengths)} "
+            f"and dtypes {sorted(dtypes)}"
+        )
+
+
+def _check_ids(ids: ArrayLike | None, n_examples: int) -> NDArray[np.uint64]:
+    if ids is None:
+        return np.arange(n_examples, dtype=np.uint64)
+    array = np.asarray(ids)
+    if array.shape != (n_examples,) or array.dtype.kind not in "ui" or (array.dtype.kind == "i" and array.min() < 0):
+        raise ArgumentError(
+            f"ids: found shape {array.shape} and dtype {array.dtype}, "
+            f"allowed are {n_examples} whole numbers from 0 to 2**64 - 1"
+        )
+    array = np.ascontiguousarray(array.astype(np.uint64))
+    values, counts = np.unique(array, return_counts=True)
+    if len(values) < n_examples:
+        raise ArgumentError(f"ids: found {values[counts > 1][0]} more than once, every example needs its own")
+    return array
+
+
+def _with_missing(stratum: Stratum) -> Stratum:
+    if (stratum.codes >= 0).all():
+        return stratum
+    codes = np.where(stratum.codes < 0, len(stratum.names), stratum.codes).astype(np.int32)
+    return Stratum(codes=codes, names=[*stratum.names, MISSING_LABEL])

@@ -1,0 +1,340 @@
+"""Selecting: against the slow reference, and the promises of determinism, exact budgets and nesting."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lossift
+import reference
+from lossift import _native
+from lossift.errors import ArgumentError, LossiftError
+from lossift.select import METHODS, SHAPES
+
+
+def trajectories(n=400, t=6, seed=0, n_kinds=7):
+    """Falling curves of a few kinds, with noise: what losses of a proxy look like."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.random((n_kinds, 3)) * [2, 3, 1]
+    kind = rng.integers(n_kinds, size=n)
+    x = np.arange(t) / t
+    curves = kinds[kind, :1] + kinds[kind, 1:2] * np.exp(-3 * kinds[kind, 2:] * x)
+    return (curves + 0.05 * rng.standard_normal((n, t))).astype(np.float32)
+
+
+def ids_of(n, seed=1):
+    return np.random.default_rng(seed).permutation(np.arange(10 * n, dtype=np.uint64))[:n]
+
+
+def keys(ids, seed, purpose):
+    return [int(key) for key in _native.keys(np.asarray(ids, np.uint64), seed, purpose)]
+
+
+# ---------------------------------------------------------------- reference
+
+
+sizes = st.lists(st.integers(0, 30), min_size=1, max_size=20)
+
+
+@given(sizes, st.data())
+def test_quotas(sizes, data):
+    budget = data.draw(st.integers(0, sum(sizes)))
+    ranks = data.draw(st.permutations(range(len(sizes))))
+    found = _native.smallest_first(np.array(sizes, np.int64), np.array(ranks, np.uint64), budget)
+    assert found.tolist() == reference.smallest_first(sizes, ranks, budget)
+    assert found.sum() == budget
+
+
+@given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.integers(0, 2**64 - 1), st.data())
+def test_draw(cells, seed, data):
+    cells = np.array(cells, np.int32)
+    ids = ids_of(len(cells))
+    quotas = [data.draw(st.integers(0, int((cells == c).sum()))) for c in range(5)]
+    found = _native.draw(cells, np.array(quotas, np.int64), ids, seed=seed)
+    assert found.tolist() == reference.draw(cells, quotas, keys(ids, seed, "draw"))
+
+
+@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-2, 2)), min_size=1, max_size=60), st.data())
+def test_draw_by_score_with_ties(rows, data):
+    cells = np.array([cell for cell, _ in rows], np.int32)
+    scores = np.array([score / 2 for _, score in rows], np.float64)
+    ids = ids_of(len(cells))
+    quotas = [data.draw(st.integers(0, int((cells == c).sum()))) for c in range(4)]
+    found = _native.draw(cells, np.array(quotas, np.int64), ids, seed=5, scores=scores)
+    assert found.tolist() == reference.top(cells, quotas, scores, keys(ids, 5, "tie"))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(1, 60),
+    t=st.integers(1, 4),
+    n_clusters=st.integers(1, 80),
+    n_strata=st.integers(1, 5),
+    equal=st.booleans(),
+    preset=st.sampled_from(["paper", "released"]),
+    data=st.data(),
+)
+def test_s2l_from_its_clusters(n, t, n_clusters, n_strata, equal, preset, data):
+    """K > N, tiny clusters, budget = N, one state, all rows equal: the draw follows from the labels."""
+    losses = np.full((n, t), 1.5, np.float32) if equal else trajectories(n, t)
+    strata = np.random.default_rng(2).integers(n_strata, size=n)
+    ids = ids_of(n)
+    budget = data.draw(st.integers(1, n))
+    chosen = lossift.select(
+        losses, budget=budget, by=strata, ids=ids, preset=preset, n_clusters=n_clusters, seed=3, n_threads=2
+    )
+    assert len(chosen) == budget
+    labels = chosen.clusters
+    tie, drawn = keys(ids, 3, "tie"), keys(ids, 3, "draw")
+    if preset == "released":
+        assert chosen.rows.tolist() == reference.s2l_released(labels, strata, budget, tie, drawn)
+    else:
+        cluster_keys = {c: min(tie[row] for row in np.flatnonzero(labels == c)) for c in np.unique(labels)}
+        assert chosen.rows.tolist() == reference.s2l_paper(labels, strata, budget, cluster_keys, tie, drawn)
+        # Clusters are numbered by their smallest keyed member id.
+        assert list(cluster_keys.values()) == sorted(cluster_keys.values())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 50), st.integers(1, 4), st.data())
+def test_learnability(n, n_strata, data):
+    rng = np.random.default_rng(n)
+    losses = rng.choice([0.5, 1.0, 2.0, 0.0, -1.0, np.nan], size=(n, 3))
+    strata = rng.integers(n_strata, size=n)
+    ids = ids_of(n)
+    scores = [reference.learnability(base, ref) for base, ref in losses[:, [0, 2]]]
+    valid = [score is not None for score in scores]
+    if not any(valid):
+        with pytest.raises(ArgumentError, match="0 are valid for learnability"):
+            lossift.select(losses, "learnability", budget=1, ids=ids)
+        return
+    budget = data.draw(st.integers(1, sum(valid)))
+    chosen = lossift.select(losses, "learnability", budget=budget, by=strata, ids=ids, seed=4)
+    tie = keys(ids, 4, "tie")
+    names = sorted(set(strata[valid]))
+    sizes = [sum(v and s == name for v, s in zip(valid, strata, strict=True)) for name in names]
+    ranks = [min(k for k, v, s in zip(tie, valid, strata, strict=True) if v and s == name) for name in names]
+    quotas = reference.smallest_first(sizes, ranks, budget)
+    cells = [names.index(s) if v else -1 for v, s in zip(valid, strata, strict=True)]
+    assert chosen.rows.tolist() == reference.top(cells, quotas, [s or 0 for s in scores], tie)
+
+
+def test_learnability_by_hand():
+    losses = np.array([[2.0, 1.0], [1.0, 1.5], [4.0, 1.0], [0.0, 1.0], [1.0, np.inf]])
+    chosen = lossift.select(losses, "learnability", budget=3)
+    assert chosen.rows.tolist() == [0, 1, 2]
+    assert chosen.scores[:3].tolist() == [0.5, -0.5, 0.75]
+    assert chosen.counts == {
+        "pool": 5,
+        "chosen": 3,
+        "not_chosen": 0,
+        "invalid": {"non-finite loss": 1, "base loss not positive": 1},
+    }
+    assert "1 chosen with a score at or below 0" in chosen.summary()
+
+
+def test_delta_and_learnability_rank_differently():
+    losses = np.array([[10.0, 8.0], [1.0, 0.1]])
+    assert lossift.select(losses, "delta", budget=1).rows.tolist() == [0]
+    assert lossift.select(losses, "learnability", budget=1).rows.tolist() == [1]
+    assert lossift.select(losses, "learnability", budget=1, base=1, ref=0).rows.tolist() == [0]
+
+
+# ----------------------------------------------------------------- k-means
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kmeans_is_a_local_optimum_of_the_shaped_trajectories(shape):
+    losses = trajectories(500, 5)
+    found = _native.cluster(
+        losses, np.ones(500, bool), ids_of(500), n_clusters=12, n_iterations=200, seed=0, shape=shape, n_threads=2
+    )
+    points = reference.shaped(losses, shape)
+    assert found.why_stopped == "no label moved"
+    nearest, distances = reference.nearest(points, found.centroids)
+    own = distances[np.arange(500), found.labels]
+    assert np.allclose(own, distances.min(axis=1), rtol=1e-4, atol=1e-6)
+    for c in range(len(found.sizes)):
+        assert np.allclose(found.centroids[c], points[found.labels == c].mean(axis=0), rtol=1e-4, atol=1e-5)
+    assert found.inertia[-1] == pytest.approx(own.sum(), rel=1e-4)
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in zip(found.inertia, found.inertia[1:], strict=False))
+    assert found.sizes.tolist() == np.bincount(found.labels).tolist()
+    assert (nearest == found.labels).mean() > 0.99
+
+
+def test_well_separated_kinds_are_found():
+    rng = np.random.default_rng(0)
+    kind = rng.integers(5, size=1000)
+    losses = (10.0 * kind[:, None] + rng.random((1000, 4))).astype(np.float32)
+    labels = lossift.select(losses, budget=100, n_clusters=5).clusters
+    assert all(len(set(labels[kind == k])) == 1 for k in range(5))
+    assert len(set(labels)) == 5
+
+
+def test_large_offset_small_spread():
+    """Trajectories with an offset of 10^4 and a spread of 10^-2 still cluster right."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(2, size=400)
+    losses = (1e4 + 1e-2 * kind[:, None] + 1e-3 * rng.standard_normal((400, 4))).astype(np.float32)
+    labels = lossift.select(losses, budget=10, n_clusters=2).clusters
+    assert (labels == labels[kind == 0][0]).sum() in {(kind == 0).sum()}
+
+
+# ------------------------------------------------------------- determinism
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("by", [None, "strata"])
+def test_same_selection_for_any_threads_and_row_order(method, by):
+    n = 3000
+    losses, ids = trajectories(n, 8), ids_of(n)
+    losses[::17, 2] = np.nan
+    strata = np.random.default_rng(3).integers(4, size=n) if by else None
+    options = {"method": method, "budget": "11%", "n_clusters": 20, "seed": 9}
+    first = lossift.select(losses, ids=ids, by=strata, n_threads=1, **options)
+    assert len(first) == 330
+    for n_threads in (2, 3, 7):
+        again = lossift.select(losses, ids=ids, by=strata, n_threads=n_threads, **options)
+        assert again.rows.tolist() == first.rows.tolist()
+        if first.clusters is not None:
+            assert (again.clusters == first.clusters).all()
+    order = np.random.default_rng(4).permutation(n)
+    shuffled = lossift.select(
+        losses[order], ids=ids[order], by=strata[order] if by else None, n_threads=2, **options
+    )
+    assert set(shuffled.ids.tolist()) == set(first.ids.tolist())
+    if first.clusters is not None:
+        assert (shuffled.clusters == first.clusters[order]).all()
+
+
+def test_other_seeds_choose_others():
+    losses = trajectories()
+    one, two = (lossift.select(losses, budget=40, n_clusters=10, seed=seed) for seed in (0, 1))
+    assert one.rows.tolist() != two.rows.tolist()
+
+
+@pytest.mark.parametrize("by", [None, "strata"])
+@pytest.mark.parametrize("method", METHODS)
+def test_smaller_budgets_lie_inside_larger_ones(by, method):
+    losses = trajectories(1000)
+    strata = np.random.default_rng(3).integers(5, size=1000) if by else None
+    inside: set[int] = set()
+    for budget in ("1%", "5%", "10%", "50%", "100%"):
+        chosen = set(lossift.select(losses, method, budget=budget, by=strata, n_clusters=30).rows.tolist())
+        assert inside <= chosen
+        inside = chosen
+    assert len(inside) == 1000
+
+
+def test_layouts_and_dtypes_agree():
+    losses = trajectories(500, 6)
+    first = lossift.select(losses, budget=50, n_clusters=10)
+    wide = losses.astype(np.float64)
+    for other in (
+        np.asfortranarray(losses),
+        wide,
+        np.asfortranarray(wide),
+        list(losses.T),
+        [np.ascontiguousarray(column) for column in losses.T],
+        np.repeat(losses, 2, axis=1)[:, ::2],
+        np.repeat(losses, 2, axis=0)[::2],
+        losses.astype(">f4"),
+    ):
+        chosen = lossift.select(other, budget=50, n_clusters=10)
+        assert chosen.rows.tolist() == first.rows.tolist()
+        assert (chosen.clusters == first.clusters).all()
+
+
+def test_memory_map(tmp_path):
+    losses = trajectories(100, 4)
+    np.save(tmp_path / "losses.npy", losses)
+    mapped = np.load(tmp_path / "losses.npy", mmap_mode="r")
+    columns = [np.ascontiguousarray(column) for column in losses.T]
+    first = lossift.select(columns, budget=10, n_clusters=5)
+    assert lossift.select(mapped, budget=10, n_clusters=5).rows.tolist() == first.rows.tolist()
+
+
+def test_states_choose_columns():
+    losses = trajectories(200, 5)
+    some = lossift.select(losses, budget=20, n_clusters=5, states=[1, 3])
+    assert some.rows.tolist() == lossift.select(losses[:, [1, 3]], budget=20, n_clusters=5).rows.tolist()
+
+
+def test_invalid_rows_are_never_chosen():
+    losses = trajectories(100, 3)
+    losses[::2] = [[np.nan, 1, 1], [1, np.inf, 1], [1, 1, -np.inf], [1, 1, np.nan], [np.inf] * 3] * 10
+    for method in METHODS:
+        chosen = lossift.select(losses, method, budget=50, n_clusters=5)
+        assert chosen.rows.tolist() == list(range(1, 100, 2))
+        assert chosen.counts["invalid"] == {"non-finite loss": 50}
+    assert lossift.select(losses, budget=5).clusters[::2].tolist() == [-1] * 50
+
+
+def test_float64_beyond_float32_is_invalid():
+    losses = trajectories(20, 3).astype(np.float64)
+    losses[3, 1] = 1e300
+    assert lossift.select(losses, budget=19, n_clusters=3).counts["invalid"] == {"non-finite loss": 1}
+
+
+def test_relative_needs_a_positive_first_loss():
+    losses = trajectories(30, 3)
+    losses[4, 0] = 0.0
+    chosen = lossift.select(losses, budget=29, shape="relative", n_clusters=3)
+    assert chosen.why(row=4)["because"] == "invalid: first loss not positive"
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "magic"}, "method: found 'magic', allowed are s2l, learnability, delta, random"),
+        ({"preset": "other"}, "preset: found 'other', allowed are paper, released"),
+        ({"shape": "round"}, "shape: found 'round', allowed are raw, relative, zscore, differences"),
+        ({"preset": "released"}, "preset: 'released' clusters each stratum by itself and needs by=; found none"),
+        ({"n_clusters": 0}, "n_clusters: found 0, allowed are whole numbers from 1"),
+        ({"n_iterations": 1.5}, "n_iterations: found 1.5, allowed are whole numbers from 1"),
+        ({"seed": -1}, "seed: found -1, allowed are whole numbers from 0 to 2**64 - 1"),
+        ({"n_threads": 0}, "n_threads: found 0, allowed are whole numbers from 1"),
+        ({"by": "source"}, "by: found the name 'source', an array of losses needs an array of N labels"),
+        ({"by": [1, 2]}, "by: found labels of shape (2,), one for each of the 10 examples is needed"),
+        ({"states": [7]}, "states: found 7, allowed are column numbers 0 to 2"),
+        ({"states": []}, "states: found none, at least one is needed"),
+        ({"method": "delta", "base": 1, "ref": 1}, "delta: base and ref are both '1', two different states are needed"),
+        ({"ids": [1] * 10}, "ids: found 1 more than once, every example needs its own"),
+        ({"ids": [-1] * 10}, "ids: found shape (10,) and dtype int64, allowed are 10 whole numbers"),
+        ({"min_score": 0.1}, "min_score: found 0.1 with method 's2l', which has no score"),
+        ({"losses": np.zeros((10, 3), np.int64)}, "losses: found dtype int64, allowed are float32 and float64"),
+        ({"losses": np.zeros(10)}, "losses: found an array of shape (10,), allowed are (n_examples, n_states)"),
+        ({"losses": np.zeros((0, 3))}, "losses: found 3 states, at least one example and state are needed"),
+        ({"losses": np.zeros((10, 1)), "method": "delta"}, "delta: needs two states, a base and a ref; there are: 0"),
+        ({"losses": np.zeros((10, 1)), "shape": "differences"}, ""),
+        ({"losses": [np.zeros(3), np.zeros(4)]}, "losses: columns must have one length and one dtype"),
+        ({"losses": np.full((10, 2), np.nan)}, "budget: found 5 (5 examples), 0 are valid for s2l (10 non-finite loss)"),
+        ({"budget": 11}, "budget: found 11 examples, the pool has 10"),
+    ],
+)
+def test_refused(arguments, message):
+    losses = arguments.pop("losses", None)
+    if losses is None:
+        losses = trajectories(10, 3)
+    with pytest.raises((LossiftError, ValueError)) as caught:
+        lossift.select(losses, **({"budget": 5} | arguments))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_threads_from_the_environment(monkeypatch):
+    monkeypatch.setenv("LOSSIFT_NUM_THREADS", "many")
+    with pytest.raises(ArgumentError, match="LOSSIFT_NUM_THREADS: found 'many', allowed are whole numbers from 1"):
+        lossift.select(trajectories(10), budget=5)
+    monkeypatch.setenv("LOSSIFT_NUM_THREADS", "2")
+    assert len(lossift.select(trajectories(10), budget=5)) == 5
+
+
+def test_min_score_cuts_below_the_budget():
+    losses = np.array([[2.0, 1.0], [1.0, 1.5], [4.0, 1.0]])
+    chosen = lossift.select(losses, "learnability", budget=3, min_score=0.0)
+    assert chosen.rows.tolist() == [0, 2]
+    assert chosen.why(row=1)["because"] == "its score is below min_score 0.0"
