@@ -1,0 +1,80 @@
+"""Clustering, quotas and draws over columns of per-example losses, in Rust: arrays, numbers and names cross.
+
+The documentation of each function is its ``__doc__``. Everything here is a pure function of its arguments: the
+number of threads, the CPU and the order of the rows (as long as their ids go with them) leave no trace.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, SupportsIndex, TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+
+_Losses: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+_Backend: TypeAlias = Literal["avx512", "avx2", "neon", "scalar"]
+
+__all__ = [
+    "Clustering",
+    "__version__",
+    "available_threads",
+    "cluster",
+    "draw",
+    "keys",
+    "simd",
+    "simd_available",
+    "smallest_first",
+    "smallest_keys",
+]
+
+__version__: str
+
+def available_threads() -> int: ...
+def simd() -> _Backend: ...
+def simd_available() -> list[_Backend]: ...
+def keys(ids: npt.NDArray[np.uint64], seed: SupportsIndex, purpose: str) -> npt.NDArray[np.uint64]: ...
+def cluster(
+    columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
+    valid: npt.NDArray[np.bool_],
+    ids: npt.NDArray[np.uint64],
+    *,
+    n_clusters: SupportsIndex,
+    n_iterations: SupportsIndex,
+    seed: SupportsIndex,
+    shape: str = "raw",
+    max_fit_rows: SupportsIndex | None = None,
+    n_threads: SupportsIndex | None = None,
+    progress: Callable[[str, int, int], Any] | None = None,
+) -> Clustering: ...
+def smallest_first(
+    sizes: npt.NDArray[np.int64], ranks: npt.NDArray[np.uint64], budget: SupportsIndex
+) -> npt.NDArray[np.int64]: ...
+def draw(
+    cells: npt.NDArray[np.int32],
+    quotas: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.uint64],
+    *,
+    seed: SupportsIndex,
+    scores: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.int64]: ...
+def smallest_keys(
+    cells: npt.NDArray[np.int32], n_cells: SupportsIndex, ids: npt.NDArray[np.uint64], *, seed: SupportsIndex
+) -> npt.NDArray[np.uint64]: ...
+
+@final
+class Clustering:
+    @property
+    def labels(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def centroids(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def inertia(self) -> list[float]: ...
+    @property
+    def moved(self) -> list[int]: ...
+    @property
+    def reseeded(self) -> list[int]: ...
+    @property
+    def why_stopped(self) -> Literal["no label moved", "n_iterations reached"]: ...
+    @property
+    def n_fit_rows(self) -> int: ...

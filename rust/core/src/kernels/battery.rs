@@ -1,0 +1,125 @@
+//! The battery: every backend that runs here against the naive twin, comparing bits.
+//!
+//! Threadless and without test harness, so that it also runs as a plain program, for instance under an emulator.
+
+use super::{Backend, Centroids, Kernel};
+use crate::columns::LANES;
+use crate::rng::Keys;
+
+/// Squared distance of a trajectory from a centroid: the sum that every lane of every backend runs.
+#[must_use]
+pub fn naive_distance(x: impl IntoIterator<Item = f32>, centroid: &[f32]) -> f32 {
+    x.into_iter().zip(centroid).fold(0.0, |sum, (x, c)| (x - c).mul_add(x - c, sum))
+}
+
+/// Number and squared distance of the nearest centroid, the first of several: the twin of [`Kernel::nearest`].
+#[must_use]
+pub fn naive_nearest(x: &[f32], centroids: &[f32]) -> (usize, f32) {
+    let mut best = (0, f32::INFINITY);
+    for (k, centroid) in centroids.chunks_exact(x.len()).enumerate() {
+        let distance = naive_distance(x.iter().copied(), centroid);
+        if distance < best.1 {
+            best = (k, distance);
+        }
+    }
+    best
+}
+
+/// A value of some kind, from a uniform number in [0, 1).
+type Value = fn(f64) -> f32;
+
+/// The kinds of values that have broken kernels elsewhere.
+const KINDS: [(&str, Value); 7] = [
+    ("losses", |u| (u * 8.0) as f32),
+    ("offset", |u| (1e4 + u * 1e-2) as f32),
+    ("huge", |u| ((u - 0.5) * 2e15) as f32),
+    ("beyond float32 squares", |u| ((u - 0.5) * 3e38) as f32),
+    ("subnormal", |u| f32::from_bits((u * 200.0) as u32)),
+    ("squares underflow", |u| (u * 1e-22) as f32),
+    ("ties", |u| (u * 3.0).floor() as f32),
+];
+
+/// Runs every available backend on every kind of value and many sizes; returns their names.
+///
+/// # Errors
+/// The first difference from the naive twin, in words.
+pub fn run() -> Result<Vec<&'static str>, String> {
+    let mut names = Vec::new();
+    for backend in Backend::available() {
+        let kernel = Kernel::of(backend).ok_or("an available backend has kernels")?;
+        for (kind, value) in KINDS {
+            for n_dims in [1, 2, 3, 12, 33] {
+                for n_centroids in [1, 3, 4, 5, 8, 9, 21, 100] {
+                    for n_tiles in [0, 1, 5] {
+                        let seed = (n_dims * 10_000 + n_centroids * 10 + n_tiles) as u64;
+                        compare(&kernel, kind, value, [n_tiles, n_centroids, n_dims], seed)?;
+                    }
+                }
+            }
+        }
+        names.push(backend.name());
+    }
+    Ok(names)
+}
+
+fn compare(kernel: &Kernel, kind: &str, value: Value, sizes: [usize; 3], seed: u64) -> Result<(), String> {
+    let [n_tiles, n_centroids, n_dims] = sizes;
+    let chance = Keys::new(seed, "battery");
+    let numbers =
+        |from: usize, n: usize| (0..n).map(|i| value(chance.uniform((from + i) as u64))).collect::<Vec<_>>();
+    let tiles = numbers(0, n_tiles * n_dims * LANES);
+    let centroids = numbers(tiles.len(), n_centroids * n_dims);
+    let packed = Centroids::pack(&centroids, n_dims);
+    let (mut found, mut near) = (vec![[0.0; LANES]; n_tiles], vec![[0.0; LANES]; n_tiles]);
+    kernel.nearest(&tiles, &packed, &mut found, &mut near);
+    let mut all = vec![[0.0; LANES]; n_tiles * n_centroids];
+    kernel.distances(&tiles, &packed, &mut all);
+    for (i, tile) in tiles.chunks_exact(n_dims * LANES).enumerate() {
+        for lane in 0..LANES {
+            let x: Vec<f32> = tile.iter().skip(lane).step_by(LANES).copied().collect();
+            let told =
+                || format!("{}, {kind}, sizes {sizes:?}, tile {i}, lane {lane}", kernel.backend().name());
+            let (number, distance) = naive_nearest(&x, &centroids);
+            if (found[i][lane], near[i][lane].to_bits()) != (number as f32, distance.to_bits()) {
+                let (other, far) = (found[i][lane], near[i][lane]);
+                return Err(format!("{}: naive {number} at {distance:e}, kernel {other} at {far:e}", told()));
+            }
+            for (k, centroid) in centroids.chunks_exact(n_dims).enumerate() {
+                let naive = naive_distance(x.iter().copied(), centroid);
+                let kernel = all[i * n_centroids + k][lane];
+                if naive.to_bits() != kernel.to_bits() {
+                    return Err(format!("{}: centroid {k}: naive {naive:e}, kernel {kernel:e}", told()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_backend_equals_the_naive_twin() {
+        let names = run().unwrap_or_else(|difference| panic!("{difference}"));
+        println!("backends that ran: {}", names.join(", "));
+        assert!(names.contains(&"scalar"));
+        #[cfg(target_arch = "aarch64")]
+        assert!(names.contains(&"neon"));
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for backend in Backend::available() {
+            assert_eq!(Backend::from_name(backend.name()), Ok(backend));
+        }
+        for name in ["sse9", "AVX2", "auto"] {
+            let message = Backend::from_name(name).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("LOSSIFT_SIMD: found \"{name}\", allowed are ")),
+                "{message}"
+            );
+        }
+    }
+}

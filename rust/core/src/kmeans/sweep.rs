@@ -1,0 +1,118 @@
+//! Passes over the data: every valid example once, in blocks, by all threads, in batches between which the caller is
+//! asked whether to go on.
+//!
+//! A *part* is what a worker takes at a time (up to 4,096 rows); a *batch* is as many parts as make some tens of
+//! milliseconds. Only valid rows are loaded, so invalid ones cost a look at the mask.
+
+use crate::columns::LANES;
+use crate::error::Result;
+use crate::interrupt::Watch;
+use crate::kernels::{Centroids, Kernel};
+use crate::parallel::{Team, Workers};
+use crate::shape::{BLOCK_ROWS, Block, Trajectories};
+use std::ops::Range;
+
+/// Rows of a part, at most.
+const PART_ROWS: usize = if cfg!(test) { 1024 } else { 4096 };
+
+/// Subtractions and multiply-adds between two looks at the watch: 5 ms of one AVX-512 core, half a second of
+/// software multiply-adds. (Tests, being small, take small bites, so as to see several.)
+const BATCH_WORK: usize = if cfg!(test) { 1 << 18 } else { 1 << 27 };
+
+/// What every pass needs besides the data.
+pub struct Run<'a> {
+    /// The kernels.
+    pub kernel: Kernel,
+    /// The threads.
+    pub team: Team,
+    /// The caller.
+    pub watch: Watch<'a>,
+}
+
+/// A worker's memory: its part of the result, and room for a block and what the kernel says about it.
+struct Scratch<S> {
+    state: S,
+    rows: Vec<usize>,
+    block: Block,
+    numbers: Vec<[f32; LANES]>,
+    distances: Vec<[f32; LANES]>,
+}
+
+/// A block of examples, as a visitor sees it.
+pub struct Seen<'s> {
+    /// Row numbers, ascending.
+    pub rows: &'s [usize],
+    /// Their trajectories.
+    pub block: &'s Block,
+    numbers: &'s [[f32; LANES]],
+    distances: &'s [[f32; LANES]],
+}
+
+impl Seen<'_> {
+    /// For each example its index in the block, its row, its nearest centroid and the squared distance from it.
+    pub fn examples(&self) -> impl Iterator<Item = (usize, usize, i32, f32)> + '_ {
+        let lanes = self.numbers.as_flattened().iter().zip(self.distances.as_flattened());
+        let examples = self.rows.iter().zip(lanes).enumerate();
+        examples.map(|(index, (&row, (&number, &distance)))| (index, row, number as i32, distance))
+    }
+}
+
+impl Run<'_> {
+    /// Shows every valid example to `visit`, in blocks, and returns the workers' states.
+    ///
+    /// With `centroids`, blocks come with their nearest ones. `labels` (one per row) is cut along with the
+    /// rows: `visit` gets its worker's state, the rows' range, their labels, and a block from that range.
+    ///
+    /// # Errors
+    /// An interrupt.
+    pub fn sweep<S: Send>(
+        &mut self,
+        data: &Trajectories,
+        centroids: Option<&Centroids>,
+        labels: &mut [i32],
+        make: impl Fn() -> S,
+        visit: impl Fn(&mut S, &Range<usize>, &mut [i32], &Seen) + Sync,
+    ) -> Result<Vec<S>> {
+        let work_per_row = data.n_dims() * centroids.map_or(1, Centroids::n_centroids);
+        let part_rows = (BATCH_WORK / work_per_row).clamp(BLOCK_ROWS, PART_ROWS);
+        let parts_per_batch = (BATCH_WORK / (work_per_row * part_rows)).max(2 * self.team.n_threads());
+        let batch_rows = part_rows * parts_per_batch;
+        let kernel = self.kernel;
+        let mut workers: Workers<Scratch<S>> = self.team.workers(|| Scratch {
+            state: make(),
+            rows: Vec::with_capacity(BLOCK_ROWS),
+            block: Block::default(),
+            numbers: Vec::new(),
+            distances: Vec::new(),
+        });
+        for (batch, labels) in labels.chunks_mut(batch_rows).enumerate() {
+            let n_rows = labels.len();
+            let first = batch * batch_rows;
+            let parts: Vec<(Range<usize>, &mut [i32])> = labels
+                .chunks_mut(part_rows)
+                .enumerate()
+                .map(|(i, labels)| {
+                    let first = first + i * part_rows;
+                    (first..first + labels.len(), labels)
+                })
+                .collect();
+            self.team.each(&mut workers, parts, |scratch, (range, labels)| {
+                let Scratch { state, rows, block, numbers, distances } = scratch;
+                let mut valid = range.clone().filter(|&row| data.columns().valid()[row]).peekable();
+                while valid.peek().is_some() {
+                    rows.clear();
+                    rows.extend(valid.by_ref().take(BLOCK_ROWS));
+                    data.load(rows, block);
+                    numbers.resize(block.n_tiles(), [0.0; LANES]);
+                    distances.resize(block.n_tiles(), [0.0; LANES]);
+                    if let Some(centroids) = centroids {
+                        kernel.nearest(block.tiles(), centroids, numbers, distances);
+                    }
+                    visit(state, &range, labels, &Seen { rows, block, numbers, distances });
+                }
+            });
+            self.watch.advance(n_rows)?;
+        }
+        Ok(workers.into_states().map(|scratch| scratch.state).collect())
+    }
+}

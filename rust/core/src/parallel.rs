@@ -1,0 +1,129 @@
+//! Threads: the only user of rayon.
+//!
+//! A [`Team`] is a pool that lives for one call. A process-wide pool would be dead in the child of a `fork`, and
+//! starting two threads costs some 50 microseconds. One thread means none: the work runs on the caller.
+//!
+//! Work is a list of parts and one state per worker (deltas, counts, scratch memory), merged by the caller. Which
+//! worker gets which part is left to chance, so states must be merged by operations without order: integer sums,
+//! minima, unions. That is the rule that makes results the same for any number of threads.
+
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+/// More threads than anyone has; beyond it, a mistake.
+pub const MOST_THREADS: usize = 1024;
+
+/// The threads of one call.
+pub struct Team {
+    pool: Option<rayon::ThreadPool>,
+    n_threads: usize,
+}
+
+/// One state per thread of a team.
+pub struct Workers<S>(Vec<Mutex<S>>);
+
+impl Team {
+    /// A team of `n_threads`.
+    ///
+    /// # Errors
+    /// None, too many, or more than the operating system starts.
+    pub fn new(n_threads: usize) -> Result<Self> {
+        if !(1..=MOST_THREADS).contains(&n_threads) {
+            let (found, most) = (n_threads as i128, MOST_THREADS as i128);
+            return Err(Error::Range { argument: "n_threads", found, least: 1, most });
+        }
+        let pool = if n_threads == 1 {
+            None
+        } else {
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
+            let named = builder.thread_name(|index| format!("lossift-{index}"));
+            Some(named.build().map_err(|error| Error::Threads { n_threads, reason: error.to_string() })?)
+        };
+        Ok(Self { pool, n_threads })
+    }
+
+    /// How many threads work.
+    #[must_use]
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
+    /// One state for each thread.
+    pub fn workers<S>(&self, make: impl Fn() -> S) -> Workers<S> {
+        Workers((0..self.n_threads).map(|_| Mutex::new(make())).collect())
+    }
+
+    /// Does every part once, each with the state of the worker that takes it; returns when all are done.
+    ///
+    /// # Panics
+    /// When `work` panics.
+    pub fn each<S: Send, P: Send>(
+        &self,
+        workers: &mut Workers<S>,
+        parts: Vec<P>,
+        work: impl Fn(&mut S, P) + Sync,
+    ) {
+        let Some(pool) = &self.pool else {
+            let state = workers.0[0].get_mut().expect("a panic would have ended the call");
+            for part in parts {
+                work(state, part);
+            }
+            return;
+        };
+        let workers = &workers.0;
+        pool.install(|| {
+            parts.into_par_iter().with_max_len(1).for_each(|part| {
+                let index = rayon::current_thread_index().expect("inside the pool");
+                // Never contended: only this thread takes this lock, and `work` doesn't call back into the pool.
+                work(&mut workers[index].lock().expect("a panic would have ended the call"), part);
+            });
+        });
+    }
+}
+
+impl<S> Workers<S> {
+    /// The states, to be read and reset between two rounds.
+    ///
+    /// # Panics
+    /// When a worker panicked.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.0.iter_mut().map(|state| state.get_mut().expect("a panic would have ended the call"))
+    }
+
+    /// The states, for good.
+    ///
+    /// # Panics
+    /// When a worker panicked.
+    pub fn into_states(self) -> impl Iterator<Item = S> {
+        self.0.into_iter().map(|state| state.into_inner().expect("a panic would have ended the call"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_done_once_for_any_number_of_threads() {
+        for n_threads in [1, 2, 3, 7] {
+            let team = Team::new(n_threads).unwrap();
+            let mut workers = team.workers(|| 0_u64);
+            let mut squares = vec![0_u64; 1000];
+            let parts: Vec<(usize, &mut u64)> = squares.iter_mut().enumerate().collect();
+            team.each(&mut workers, parts, |sum, (i, square)| {
+                *square += (i * i) as u64;
+                *sum += i as u64;
+            });
+            assert_eq!(workers.iter_mut().map(|sum| *sum).sum::<u64>(), 499_500);
+            assert!(squares.iter().enumerate().all(|(i, &square)| square == (i * i) as u64));
+        }
+    }
+
+    #[test]
+    fn no_threads_is_an_error() {
+        for n_threads in [0, MOST_THREADS + 1] {
+            assert!(matches!(Team::new(n_threads), Err(Error::Range { argument: "n_threads", .. })));
+        }
+    }
+}

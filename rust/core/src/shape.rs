@@ -1,0 +1,267 @@
+//! Trajectory shapes: what of a trajectory is compared. Applied to a tile as it is loaded, never materialised.
+//!
+//! | shape | value t | for |
+//! |---|---|---|
+//! | raw | `L[t]` | the papers' choice |
+//! | relative | `L[t] / L[0]` | the share of the first loss that is left; needs `L[0] > 0` |
+//! | zscore | `(L[t] - mean) / std` | the form of the curve alone; population std, a constant trajectory is all zeros |
+//! | differences | `L[t+1] - L[t]` | the steps; one dimension fewer, needs two states |
+//!
+//! Everything is IEEE arithmetic without a math library (`sqrt` is exact by the standard), so it is the same bits
+//! everywhere. The z-score sums in float64, in the order of the states. A block of 512 examples is the unit in
+//! which kernels are called: 24 KB at 12 states, so it stays in the first-level cache while centroids pass over it.
+
+use crate::columns::{Columns, LANES};
+use crate::error::{Error, Result};
+
+/// Examples in a full block.
+pub const BLOCK_ROWS: usize = 512;
+
+/// What of a trajectory is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// The losses as they are.
+    Raw,
+    /// Each loss over the first one.
+    Relative,
+    /// Each loss minus the trajectory's mean, over its population standard deviation.
+    ZScore,
+    /// Each loss minus the one before it.
+    Differences,
+}
+
+impl Shape {
+    /// All shapes, in the order in which messages list them.
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Relative, Self::ZScore, Self::Differences];
+
+    /// The shape's name, as users write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Relative => "relative",
+            Self::ZScore => "zscore",
+            Self::Differences => "differences",
+        }
+    }
+
+    /// The shape of that name.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|shape| shape.name() == name).ok_or_else(|| Error::Name {
+            argument: "shape",
+            found: name.to_owned(),
+            allowed: Self::ALL.map(Self::name).join(", "),
+        })
+    }
+
+    /// Reshapes a tile (`[state][lane]`) in place; the first `n_dims` states of it are the result.
+    fn apply(self, tile: &mut [f32]) {
+        let n_states = tile.len() / LANES;
+        match self {
+            Self::Raw => {}
+            Self::Relative => {
+                let (first, rest) = tile.split_at_mut(LANES);
+                for lanes in rest.chunks_exact_mut(LANES) {
+                    for (x, first) in lanes.iter_mut().zip(first.iter()) {
+                        *x /= first;
+                    }
+                }
+                for x in first {
+                    *x /= *x;
+                }
+            }
+            Self::ZScore => {
+                let n = n_states as f64;
+                let (mut mean, mut variance) = ([0.0_f64; LANES], [0.0_f64; LANES]);
+                for lanes in tile.chunks_exact(LANES) {
+                    for (sum, &x) in mean.iter_mut().zip(lanes) {
+                        *sum += f64::from(x);
+                    }
+                }
+                mean = mean.map(|sum| sum / n);
+                for lanes in tile.chunks_exact(LANES) {
+                    for ((sum, &x), mean) in variance.iter_mut().zip(lanes).zip(&mean) {
+                        let deviation = f64::from(x) - mean;
+                        *sum += deviation * deviation;
+                    }
+                }
+                let std = variance.map(|sum| (sum / n).sqrt());
+                // A constant trajectory may miss its own mean by a rounding: compare with the values, not with 0.
+                // By subtraction, so that infinities and NaN are not taken for constants.
+                let mut constant = [true; LANES];
+                for lanes in tile.chunks_exact(LANES) {
+                    for ((constant, x), first) in constant.iter_mut().zip(lanes).zip(tile.iter()) {
+                        *constant &= x - first == 0.0;
+                    }
+                }
+                for lanes in tile.chunks_exact_mut(LANES) {
+                    for (lane, x) in lanes.iter_mut().enumerate() {
+                        let z = (f64::from(*x) - mean[lane]) / std[lane];
+                        *x = if constant[lane] { 0.0 } else { z as f32 };
+                    }
+                }
+            }
+            Self::Differences => {
+                for state in 1..n_states {
+                    for lane in 0..LANES {
+                        let step = tile[state * LANES + lane] - tile[(state - 1) * LANES + lane];
+                        tile[(state - 1) * LANES + lane] = step;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Columns seen through a shape.
+#[derive(Debug, Clone)]
+pub struct Trajectories<'a> {
+    columns: Columns<'a>,
+    shape: Shape,
+}
+
+/// Up to 512 shaped examples: tiles of `[dim][lane]`, one after the other; lanes beyond `n_rows` are meaningless.
+#[derive(Debug, Clone, Default)]
+pub struct Block {
+    values: Vec<f32>,
+    n_rows: usize,
+    n_dims: usize,
+}
+
+impl<'a> Trajectories<'a> {
+    /// The columns, seen through the shape.
+    ///
+    /// # Errors
+    /// Fewer states than the shape needs.
+    pub fn new(columns: Columns<'a>, shape: Shape) -> Result<Self> {
+        let least = if shape == Shape::Differences { 2 } else { 1 };
+        if columns.n_states() < least {
+            return Err(Error::TooFewStates { shape: shape.name(), found: columns.n_states(), least });
+        }
+        Ok(Self { columns, shape })
+    }
+
+    /// The columns underneath.
+    #[must_use]
+    pub fn columns(&self) -> &Columns<'a> {
+        &self.columns
+    }
+
+    /// The shape.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Numbers in a shaped trajectory: T, or T - 1 for differences.
+    #[must_use]
+    pub fn n_dims(&self) -> usize {
+        self.columns.n_states() - usize::from(self.shape == Shape::Differences)
+    }
+
+    /// Loads the rows (row numbers, any number of them, usually ascending and at most 512) into `block`.
+    pub fn load(&self, rows: &[usize], block: &mut Block) {
+        let (raw_size, size) = (self.columns.n_states() * LANES, self.n_dims() * LANES);
+        block.n_rows = rows.len();
+        block.n_dims = self.n_dims();
+        // A shape that drops a state leaves it behind the tile, where the next tile, or nothing, overwrites it.
+        block.values.resize(rows.len().div_ceil(LANES) * size + (raw_size - size), 0.0);
+        for (i, rows) in rows.chunks(LANES).enumerate() {
+            let tile = &mut block.values[i * size..i * size + raw_size];
+            self.columns.load_tile(rows, tile);
+            self.shape.apply(tile);
+        }
+    }
+}
+
+impl Block {
+    /// How many examples are in it.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// How many tiles it has.
+    #[must_use]
+    pub fn n_tiles(&self) -> usize {
+        self.n_rows.div_ceil(LANES)
+    }
+
+    /// The tiles, `[tile][dim][lane]`.
+    #[must_use]
+    pub fn tiles(&self) -> &[f32] {
+        &self.values[..self.n_tiles() * self.n_dims * LANES]
+    }
+
+    /// The shaped trajectory of the `index`-th example.
+    pub fn trajectory(&self, index: usize) -> impl Iterator<Item = f32> + '_ {
+        let size = self.n_dims * LANES;
+        let tile = &self.values[index / LANES * size..][..size];
+        tile.iter().skip(index % LANES).step_by(LANES).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::Layout;
+    use proptest::prelude::*;
+
+    /// One trajectory, shaped, the obvious way.
+    fn naive(shape: Shape, x: &[f32]) -> Vec<f32> {
+        match shape {
+            Shape::Raw => x.to_vec(),
+            Shape::Relative => x.iter().map(|v| v / x[0]).collect(),
+            Shape::Differences => x.windows(2).map(|w| w[1] - w[0]).collect(),
+            Shape::ZScore => {
+                if x.iter().all(|v| *v == x[0]) {
+                    return vec![0.0; x.len()];
+                }
+                let n = x.len() as f64;
+                let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+                let std = (x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt();
+                x.iter().map(|&v| ((f64::from(v) - mean) / std) as f32).collect()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_holds_what_the_naive_shape_says(
+            t in 2_usize..6, n in 1_usize..70, seed in 0_u32..1000, constant in any::<bool>(),
+        ) {
+            let value = |row: usize, state: usize| {
+                let noise = ((row * 31 + state * state * 17 + seed as usize) % 97) as f32;
+                if constant && row.is_multiple_of(3) { 0.1 * (row + 1) as f32 } else { 0.5 + noise / 10.0 }
+            };
+            let values: Vec<f32> = (0..n).flat_map(|r| (0..t).map(move |s| value(r, s))).collect();
+            let valid = vec![true; n];
+            let rows: Vec<usize> = (0..n).collect();
+            for shape in Shape::ALL {
+                let columns = Columns::new(Layout::Rows { values: &values, n_states: t }, &valid).unwrap();
+                let trajectories = Trajectories::new(columns, shape).unwrap();
+                let mut block = Block::default();
+                trajectories.load(&rows, &mut block);
+                prop_assert_eq!(block.tiles().len(), n.div_ceil(LANES) * LANES * trajectories.n_dims());
+                for row in 0..n {
+                    let found: Vec<f32> = block.trajectory(row).collect();
+                    prop_assert_eq!(found, naive(shape, &values[row * t..(row + 1) * t]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_round_trip_and_differences_need_two_states() {
+        for shape in Shape::ALL {
+            assert_eq!(Shape::from_name(shape.name()), Ok(shape));
+        }
+        let message = Shape::from_name("round").unwrap_err().to_string();
+        assert_eq!(message, "shape: found \"round\", allowed are raw, relative, zscore, differences");
+        let columns = Columns::new(Layout::Columns(vec![&[1.0_f32][..]]), &[true]).unwrap();
+        assert!(Trajectories::new(columns, Shape::Differences).is_err());
+    }
+}

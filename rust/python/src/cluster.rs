@@ -1,0 +1,186 @@
+//! K-means over trajectories.
+
+use crate::door;
+use lossift_core::columns::{self, Columns, Layout};
+use lossift_core::kernels::Kernel;
+use lossift_core::kmeans::{self, Parameters};
+use lossift_core::shape::{Shape, Trajectories};
+use numpy::{
+    Element, Ix1, Ix2, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray,
+    PyUntypedArray, PyUntypedArrayMethods, dtype,
+};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+/// Clusters of examples, numbered by their smallest keyed member id, and the record of how they were found.
+#[pyclass(frozen, module = "lossift._native")]
+pub struct Clustering {
+    /// int32[N]: the cluster of each example; -1 where it is not valid.
+    #[pyo3(get)]
+    labels: Py<PyArray1<i32>>,
+    /// float32[K, T]: the centroids of the clusters that have members.
+    #[pyo3(get)]
+    centroids: Py<PyArray2<f32>>,
+    /// int64[K]: members per cluster.
+    #[pyo3(get)]
+    sizes: Py<PyArray1<i64>>,
+    /// Sum of squared distances at each assignment: one per iteration, and the last one.
+    #[pyo3(get)]
+    inertia: Vec<f64>,
+    /// How many examples changed their cluster at each assignment.
+    #[pyo3(get)]
+    moved: Vec<usize>,
+    /// How many empty clusters took a far example after each assignment.
+    #[pyo3(get)]
+    reseeded: Vec<usize>,
+    /// "no label moved" or "n_iterations reached".
+    #[pyo3(get)]
+    why_stopped: &'static str,
+    /// How many rows the centroids were fitted on; `inertia`, `moved` and `reseeded` are about these.
+    #[pyo3(get)]
+    n_fit_rows: usize,
+}
+
+/// Clusters of trajectories by k-means: a :class:`Clustering`.
+///
+/// The same bits for any number of threads, any order of the rows and any CPU.
+///
+/// Parameters
+/// ----------
+/// columns
+///     A sequence of T contiguous vectors float32[N] (or all float64[N]), or one C-contiguous array (N, T). Read where
+///     it lies; clustering works in float32.
+/// valid
+///     bool[N]; other examples are not looked at. A valid one that is not finite, once shaped, is an error.
+/// ids
+///     uint64[N], distinct: they stand for the rows wherever chance or a tie decides.
+/// n_clusters
+///     How many clusters, at most: fewer when there are fewer distinct examples.
+/// n_iterations
+///     How many times the centroids move, at most; labels always fit the centroids that are returned.
+/// seed
+///     0 <= seed < 2**64.
+/// shape
+///     "raw", "relative" (to the first state), "zscore" or "differences".
+/// max_fit_rows
+///     Fit the centroids on so many rows drawn by keyed hash, then assign all; None fits on all.
+/// n_threads
+///     Threads.
+/// progress
+///     Called with (what, done, total) some times a second, from the calling thread; may raise to stop.
+///
+/// Raises
+/// ------
+/// ValueError
+///     An argument outside what is allowed; the message says which, what was found and what is allowed.
+/// KeyboardInterrupt
+///     Ctrl-C, within a second.
+#[pyfunction]
+#[pyo3(signature = (columns, valid, ids, *, n_clusters, n_iterations, seed, shape="raw", max_fit_rows=None, n_threads=None, progress=None))]
+#[expect(clippy::too_many_arguments, reason = "keyword-only options have names")]
+pub fn cluster<'py>(
+    py: Python<'py>,
+    columns: &Bound<'py, PyAny>,
+    valid: &Bound<'py, PyAny>,
+    ids: &Bound<'py, PyAny>,
+    n_clusters: &Bound<'py, PyAny>,
+    n_iterations: &Bound<'py, PyAny>,
+    seed: &Bound<'py, PyAny>,
+    shape: &str,
+    max_fit_rows: Option<&Bound<'py, PyAny>>,
+    n_threads: Option<&Bound<'py, PyAny>>,
+    progress: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Clustering> {
+    let parameters = Parameters {
+        n_clusters: door::number("n_clusters", n_clusters, 1)?,
+        n_iterations: door::number("n_iterations", n_iterations, 1)?,
+        seed: door::number("seed", seed, 0)?,
+        max_fit_rows: max_fit_rows.map(|rows| door::number("max_fit_rows", rows, 1)).transpose()?,
+        n_threads: n_threads.map_or(Ok(1), |n_threads| door::number("n_threads", n_threads, 1))?,
+        kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
+    };
+    let shape = Shape::from_name(shape).map_err(|error| door::exception(&error))?;
+    door::array::<bool, Ix1>("valid", valid)?;
+    // A byte of a NumPy bool may be anything; a Rust bool may not.
+    let valid = door::array::<u8, Ix1>("valid", &valid.call_method1("view", ("uint8",))?)?;
+    let valid: Vec<bool> = valid.as_slice()?.iter().map(|&byte| byte != 0).collect();
+    let ids = door::array::<u64, Ix1>("ids", ids)?;
+    let ids = ids.as_slice()?;
+    let arrays = Arrays::new(columns)?;
+    let found = door::run(py, progress, {
+        let columns = arrays.borrow(&valid)?;
+        move |watch| kmeans::cluster(&Trajectories::new(columns?, shape)?, ids, parameters, watch)
+    })?;
+    let n_dims = found.centroids.len() / found.sizes.len();
+    Ok(Clustering {
+        labels: PyArray1::from_vec(py, found.labels).unbind(),
+        centroids: PyArray1::from_vec(py, found.centroids).reshape([found.sizes.len(), n_dims])?.unbind(),
+        sizes: PyArray1::from_vec(py, found.sizes).unbind(),
+        inertia: found.steps.iter().map(|step| step.inertia).collect(),
+        moved: found.steps.iter().map(|step| step.moved).collect(),
+        reseeded: found.steps.iter().map(|step| step.reseeded).collect(),
+        why_stopped: found.stop.text(),
+        n_fit_rows: found.n_fit_rows,
+    })
+}
+
+/// What `columns` may be.
+enum Arrays<'py> {
+    Columns32(Vec<PyReadonlyArray<'py, f32, Ix1>>),
+    Columns64(Vec<PyReadonlyArray<'py, f64, Ix1>>),
+    Rows32(PyReadonlyArray<'py, f32, Ix2>),
+    Rows64(PyReadonlyArray<'py, f64, Ix2>),
+}
+
+const WANTED: &str = "a sequence of float32[N] (or all float64[N]) or one C-contiguous array (N, T) of these";
+
+fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
+    array.cast::<PyUntypedArray>().is_ok_and(|array| array.dtype().is_equiv_to(&dtype::<T>(array.py())))
+}
+
+impl<'py> Arrays<'py> {
+    fn new(columns: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if columns.cast::<PyUntypedArray>().is_ok() {
+            return if is::<f64>(columns) {
+                door::array("columns", columns).map(Self::Rows64)
+            } else {
+                door::array("columns", columns).map(Self::Rows32)
+            };
+        }
+        let columns: Vec<Bound<'py, PyAny>> = columns
+            .try_iter()
+            .and_then(Iterator::collect)
+            .map_err(|_| PyTypeError::new_err(format!("columns: need {WANTED}")))?;
+        let name = |index: usize| format!("columns[{index}]");
+        if columns.first().is_some_and(is::<f64>) {
+            let arrays = columns.iter().enumerate().map(|(index, column)| door::array(&name(index), column));
+            arrays.collect::<PyResult<_>>().map(Self::Columns64)
+        } else {
+            let arrays = columns.iter().enumerate().map(|(index, column)| door::array(&name(index), column));
+            arrays.collect::<PyResult<_>>().map(Self::Columns32)
+        }
+    }
+
+    /// The arrays as the core's columns; the inner result is the core's own verdict.
+    fn borrow<'a>(&'a self, valid: &'a [bool]) -> PyResult<lossift_core::error::Result<Columns<'a>>> {
+        fn of<'a, E: Element + columns::Element>(
+            arrays: &'a [PyReadonlyArray<'_, E, Ix1>],
+            valid: &'a [bool],
+        ) -> PyResult<lossift_core::error::Result<Columns<'a>>> {
+            let slices = arrays.iter().map(|array| array.as_slice()).collect::<Result<_, _>>()?;
+            Ok(Columns::new(Layout::Columns(slices), valid))
+        }
+        match self {
+            Self::Columns32(arrays) => of(arrays, valid),
+            Self::Columns64(arrays) => of(arrays, valid),
+            Self::Rows32(array) => Ok(Columns::new(
+                Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] },
+                valid,
+            )),
+            Self::Rows64(array) => Ok(Columns::new(
+                Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] },
+                valid,
+            )),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The door between Python and the core: everything that enters is checked here, once; everything that leaves too.
+//!
+//! [`run`] is the only place that releases the interpreter lock, watches for Ctrl-C, reports progress and turns the
+//! core's errors into Python's. The other functions turn arguments into slices and numbers; what they refuse is a
+//! `ValueError` or `TypeError` that names the argument, what was found and what is allowed.
+
+use lossift_core::error::{Error, Result};
+use lossift_core::interrupt::Watch;
+use numpy::{
+    Element, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods,
+    dtype,
+};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use std::ops::ControlFlow;
+
+/// Runs `work` without the interpreter lock, on this thread.
+///
+/// Whenever the work looks at its watch, which it does on this thread only, signals are handled and `progress`, if
+/// any, is called with (what, done, total). What either raises ends the work and is raised from here.
+pub fn run<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(Watch) -> Result<T> + Send,
+) -> PyResult<T> {
+    let progress = progress.map(|progress| progress.clone().unbind());
+    let mut raised = None;
+    let result = py.detach(|| {
+        let mut report = |what: &'static str, done: u64, total: u64| {
+            let told = Python::attach(|py| {
+                py.check_signals()?;
+                progress
+                    .as_ref()
+                    .map_or(Ok(()), |progress| progress.call1(py, (what, done, total)).map(|_| ()))
+            });
+            match told {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    raised = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        work(Watch::new(&mut report))
+    });
+    result.map_err(|error| raised.unwrap_or_else(|| exception(&error)))
+}
+
+/// The core's error as Python's.
+pub fn exception(error: &Error) -> PyErr {
+    match error {
+        Error::Threads { .. } => PyRuntimeError::new_err(error.to_string()),
+        _ => PyValueError::new_err(error.to_string()),
+    }
+}
+
+/// The argument as a contiguous, aligned array of `T` of the dimensions of `D`.
+pub fn array<'py, T: Element, D: numpy::ndarray::Dimension>(
+    name: &str,
+    object: &Bound<'py, PyAny>,
+) -> PyResult<PyReadonlyArray<'py, T, D>> {
+    let n_dims = D::NDIM.expect("a fixed number of dimensions");
+    let wanted = || format!("a C-contiguous array of {} with {n_dims} dimension(s)", dtype::<T>(object.py()));
+    let untyped = object.cast::<PyUntypedArray>().map_err(|_| {
+        let found = object.get_type();
+        PyTypeError::new_err(format!("{name}: found {found}, need {}", wanted()))
+    })?;
+    if !untyped.dtype().is_equiv_to(&dtype::<T>(object.py())) {
+        return Err(PyTypeError::new_err(format!(
+            "{name}: found an array of {}, need {}",
+            untyped.dtype(),
+            wanted()
+        )));
+    }
+    if untyped.ndim() != n_dims {
+        let found = untyped.ndim();
+        return Err(PyValueError::new_err(format!("{name}: found {found} dimensions, need {}", wanted())));
+    }
+    let array = object.cast::<numpy::PyArray<T, D>>()?.try_readonly().map_err(|_| {
+        PyValueError::new_err(format!("{name}: found an array that other native code is writing to"))
+    })?;
+    if !array.is_c_contiguous() || array.as_slice().is_err() {
+        let message = format!("{name}: found a strided or misaligned array, need {}", wanted());
+        return Err(PyValueError::new_err(message));
+    }
+    Ok(array)
+}
+
+/// The argument as a whole number of at least `least`, in a type that says how large it may be.
+pub fn number<T: TryFrom<i128>>(name: &str, object: &Bound<'_, PyAny>, least: i128) -> PyResult<T> {
+    // A type that has no -1 has a bit more for the rest.
+    let bits = 8 * size_of::<T>() - usize::from(T::try_from(-1).is_ok());
+    let wanted = || format!("a whole number from {least} to 2**{bits} - 1");
+    let found = object.call_method0("__index__").map_err(|_| {
+        let found = object.repr().map_or_else(|_| "something else".to_owned(), |repr| repr.to_string());
+        PyTypeError::new_err(format!("{name}: found {found}, need {}", wanted()))
+    })?;
+    let value: Option<i128> = found.str()?.to_str()?.parse().ok();
+    value
+        .filter(|value| *value >= least)
+        .and_then(|value| T::try_from(value).ok())
+        .ok_or_else(|| PyValueError::new_err(format!("{name}: found {found}, need {}", wanted())))
+}

@@ -1,0 +1,37 @@
+//! `lossift._native`: one thin wrapper per verb of the core. Arrays, numbers and names cross, nothing else.
+
+#![allow(clippy::doc_markdown, reason = "the documentation of what Python sees is written for Python")]
+
+mod cluster;
+mod door;
+mod draw;
+mod keys;
+mod quota;
+mod simd;
+mod threads;
+
+use pyo3::prelude::*;
+
+/// Clustering, quotas and draws over columns of per-example losses, in Rust.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::cluster::{Clustering, cluster};
+    #[pymodule_export]
+    use super::draw::{draw, smallest_keys};
+    #[pymodule_export]
+    use super::keys::keys;
+    #[pymodule_export]
+    use super::quota::smallest_first;
+    #[pymodule_export]
+    use super::simd::{simd, simd_available};
+    #[pymodule_export]
+    use super::threads::available_threads;
+
+    /// The package's version: Cargo's, which the wheel takes over.
+    #[pymodule_init]
+    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        use pyo3::types::PyModuleMethods;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
