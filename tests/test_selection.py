@@ -44,7 +44,9 @@ def test_why_and_counts(scored):
     assert why["row"] == best
     assert why["chosen"] is True
     assert set(why["losses"]) == {"base", "final"}
-    assert why["because"].endswith("of the 39 examples of the pool, 10 are chosen, the highest scores first; this one ranks 1")
+    assert why["because"] == (
+        "of the 39 examples of the pool, 10 are chosen, the highest scores first; this one ranks 1"
+    )
     json.dumps(why)
     for arguments in ({}, {"row": 1, "id": 2}, {"row": N}, {"id": 1}):
         with pytest.raises(ArgumentError):

@@ -28,6 +28,7 @@ app = App(
     help="Choose the part of your fine-tuning data worth training on, from nothing but losses.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 talk = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -115,7 +116,7 @@ def trace(
     from lossift import scoring
 
     training = {"epochs": epochs, "states": states, "learning_rate": learning_rate, "batch_size": batch_size}
-    arguments = {name: value for name, value in training.items() if value is not None}
+    arguments: dict[str, Any] = {name: value for name, value in training.items() if value is not None}
     arguments |= (options or ScoringOptions()).arguments()
     with Bars(talk, unit="tokens") as progress:
         store = scoring.trace(_pool(pool), model, out, recipe=recipe, talk=_say, progress=progress, **arguments)

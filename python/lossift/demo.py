@@ -14,15 +14,19 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console, Group
+from rich import box
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from lossift.atomic import write_bytes
 from lossift.select import select
 from lossift.selection import Selection
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PER_SKILL = 167
 BUDGET = "11%"
@@ -179,52 +183,56 @@ def _parity(number: int) -> tuple[str, str]:
 # ------------------------------------------------------------------ closing
 
 
-def _closing(out: Path, kinds: np.ndarray, chosen: dict[str, Selection], seconds: float) -> str:
-    kept = Table(title=f"What each method kept: {BUDGET} of {len(kinds):,} examples", title_justify="left")
-    kept.add_column("kind")
-    kept.add_column("in the pool", justify="right")
-    for selection in chosen.values():
-        kept.add_column(selection.method, justify="right")
+def _closing(out: Path, kinds: NDArray[np.str_], chosen: dict[str, Selection], seconds: float) -> str:
+    kept = _table(f"What each method kept: {BUDGET} of {len(kinds):,} examples", "kind", "in the pool", *chosen)
     for kind in KINDS:
         counts = [int((kinds[selection.rows] == kind).sum()) for selection in chosen.values()]
         kept.add_row(kind, f"{int((kinds == kind).sum()):,}", *(f"{count:,}" for count in counts))
     kept.add_row("all", f"{len(kinds):,}", *(f"{len(selection):,}" for selection in chosen.values()))
-
-    clusters = _cluster_table(kinds, chosen["s2l"])
-    quoted = shlex.quote(str(out))
-    words = Text(
-        f"\nMade in {seconds:.0f} s, under {out}/:\n"
-        "  pool.jsonl     the pool; every row says its skill and kind\n"
-        "  losses/        the loss store: 14 columns, readable with safetensors alone\n"
-        "  s2l.jsonl ...  the subsets, and beside each the manifest that repeats it\n"
-        "\nChoose again from the same losses, in a second:\n"
-        f"  lossift select {quoted}/losses --method s2l --budget 5% --by skill --out 5.jsonl\n"
-        "\nThe same on your own data:\n"
-        "  lossift trace data.jsonl --model SMALL_MODEL --out losses\n"
-        "  lossift select losses --method s2l --budget 11% --out subset.jsonl\n"
-        "  lossift select losses --method learnability --budget 6% --out top.jsonl\n"
-    )
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(Group(kept, Text(), clusters, words))
-    return console.export_text().rstrip()
+    console.print(kept, _cluster_table(kinds, chosen["s2l"]))
+    tables = "\n".join(line.rstrip() for line in console.export_text().splitlines())
+    folder = shlex.quote(str(out))
+    return f"""{tables}
+learnability and delta are a proxy's here: its losses, not those of a model that
+you would train on the subset.
+
+Made in {seconds:.0f} s, under {out}/
+  pool.jsonl     the pool; every row says its skill and kind
+  losses/        the loss store: 14 columns, readable with safetensors alone
+  s2l.jsonl ...  the subsets, and beside each the manifest that repeats it
+
+Choose again from the same losses, in a second:
+  lossift select {folder}/losses --budget 5% --by skill --out few.jsonl
+
+The same on your own data:
+  lossift trace data.jsonl --model SMALL_MODEL --out losses
+  lossift select losses --method s2l --budget 11% --out subset.jsonl
+  lossift select losses --method learnability --budget 6% --out top.jsonl"""
 
 
-def _cluster_table(kinds: np.ndarray, selection: Selection) -> Table:
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
+    return table
+
+
+def _cluster_table(kinds: NDArray[np.str_], selection: Selection) -> Table:
     """The clusters of s2l gathered into bands of size: their quotas, and which kinds they hold."""
-    table = Table(title="How s2l shared it out: clusters of trajectories, smallest first", title_justify="left")
-    for name in ("cluster size", "clusters", "examples", "quota each", "drawn", *KINDS):
-        table.add_column(name, justify="left" if name == "cluster size" else "right")
+    title = "How s2l shared it out: clusters of trajectories, smallest first"
+    table = _table(title, "size", "clusters", "examples", "quota", "drawn", "at once", *KINDS[1:])
     assert selection.clusters is not None
     bands = ((1, 5), (6, 10), (11, 20), (21, 50), (51, 10**9))
     for low, high in bands:
         cells = [cell for cell in selection.quotas if low <= cell.size <= high]
         if not cells:
             continue
-        members = np.isin(selection.clusters, [cell.cluster for cell in cells])
+        members = np.isin(selection.clusters, np.array([cell.cluster for cell in cells], dtype=np.int32))
         quotas = [cell.quota for cell in cells]
         each = f"{min(quotas)}" if min(quotas) == max(quotas) else f"{min(quotas)} to {max(quotas)}"
         table.add_row(
-            f"{low} to {high}" if high < 10**9 else f"{low} and more",
+            f"{low} to {high}" if high < 10**9 else f"over {low - 1}",
             str(len(cells)),
             f"{int(members.sum()):,}",
             each,

@@ -245,7 +245,7 @@ def _cluster(
 ) -> Clustering:
     """Clusters the trajectories: once over the pool, or (`strata`) once for each stratum."""
     if strata is None:
-        found = _native.cluster(columns, valid, ids, progress=_named(progress, "clustering"), **options)
+        found = _native.cluster(columns, valid, ids, progress=progress, **options)
         return Clustering(found.labels, len(found.sizes), [_describe_fit(found, None)])
     labels = np.full(len(ids), -1, dtype=np.int32)
     n_clusters, fits = 0, []
@@ -255,7 +255,7 @@ def _cluster(
         if not len(rows):
             continue
         part = [column[rows] for column in columns] if isinstance(columns, list) else columns[rows]
-        report = _named(progress, f"clustering {name}")
+        report = _in_stratum(progress, name)
         found = _native.cluster(part, np.ones(len(rows), dtype=bool), ids[rows], progress=report, **options)
         labels[rows] = found.labels + n_clusters
         n_clusters += len(found.sizes)
@@ -263,8 +263,8 @@ def _cluster(
     return Clustering(labels, n_clusters, fits)
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)
+def _in_stratum(progress: Progress | None, name: str) -> Progress | None:
+    return None if progress is None else lambda what, done, total: progress(f"{name}: {what}", done, total)
 
 
 def _describe_fit(found: _native.Clustering, stratum: str | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import numpy as np
 from lossift.atomic import write_bytes
 from lossift.column_writer import ColumnWriter
 from lossift.errors import ArgumentError, StoreError
-from lossift.pool import Stratum, reopen
+from lossift.pool import ID_HASH, Stratum, reopen
 from lossift.reasons import Reason, merge_reasons
 from lossift.tensorfile import map_file, write_file
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from lossift.pool import Pool
 
 FORMAT_VERSION = 1
-ID_HASH = "blake2b-64"
 DEFAULT_QUANTITY = "loss"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Two columns of one name are the same losses when these agree; the rest of the metadata says how they were computed.
@@ -133,7 +132,8 @@ class LossStore:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """bool[N]: the examples that every sealed column has a loss for."""
-        return self._why() == Reason.VALID
+        valid: NDArray[np.bool_] = self._why() == Reason.VALID
+        return valid
 
     def why_invalid(self, row: int) -> str | None:
         """Returns why an example is invalid, in words, or None when it is valid.
@@ -195,11 +195,6 @@ class LossStore:
             When the files changed since they were scored; the message shows both fingerprints.
         """
         recorded = self._index["pool"]
-        if not recorded["spec"].get("paths"):
-            raise StoreError(
-                f"{self.path}: the pool was not read from files, so its rows can't be read again",
-                hint="use selection.rows on your own data",
-            )
         pool = reopen(recorded["spec"], self._source_rows)
         _check_fingerprint(self.path, recorded["fingerprint"], pool)
         return pool
@@ -274,7 +269,11 @@ class LossStore:
                     hint="losses of different tokenizers or templates can't be compared: give another --out",
                 )
             return existing
-        tensors = {"n_supervised": n_supervised, "n_tokens": n_tokens, "why_invalid": why_invalid}
+        tensors: dict[str, NDArray[Any]] = {
+            "n_supervised": n_supervised,
+            "n_tokens": n_tokens,
+            "why_invalid": why_invalid,
+        }
         for key, tensor in tensors.items():
             self._check_length(key, tensor)
         write_file(self._view_path(name), tensors, meta)
@@ -286,7 +285,7 @@ class LossStore:
     def add_state(self, name: str, *, step: int | None = None, meta: dict[str, Any] | None = None) -> State:
         """Returns the state `name`, declared now or before; its place is its step, else the order of declaring."""
         _check_name("state", name)
-        entry = {"name": name, "step": step, "meta": meta or {}}
+        entry: dict[str, Any] = {"name": name, "step": step, "meta": meta or {}}
         for known in self._index["states"]:
             if known["name"] == name:
                 if known != entry:

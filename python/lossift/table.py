@@ -176,9 +176,10 @@ class LossTable:
 
 def _floats(values: object, argument: str) -> NDArray[Any]:
     array = np.asarray(values)
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
-    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if array.dtype.kind == "f" and (array.dtype.itemsize == 2 or not array.dtype.isnative):
+        # Half precision and foreign byte order are the only layouts that cost a copy.
+        array = array.astype(np.float32 if array.dtype.itemsize < 8 else np.float64)
+    if array.dtype not in (np.float32, np.float64):
         raise ArgumentError(f"{argument}: found dtype {array.dtype}, allowed are float32 and float64")
     return array
 

@@ -20,7 +20,7 @@ from lossift.errors import StoreError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),

@@ -1,5 +1,5 @@
-"""The version, as the installed package's metadata say it."""
+"""The version of the package: the extension's, since reading installed metadata would cost every import 15 ms."""
 
-from importlib.metadata import version
+from lossift._native import __version__
 
-__version__ = version("lossift")
+__all__ = ["__version__"]
