@@ -41,7 +41,7 @@ LAYERS = [
     {"scores", "budget"},
     {"store"},
     {"column_writer"},
-    {"tensorfile"},
+    {"tensorfile", "store_index"},
     {"pool"},
     {"atomic", "reasons", "threads"},
     {"version"},

@@ -1,5 +1,10 @@
 """Selecting: against the slow reference, and the promises of determinism, exact budgets and nesting."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -340,3 +345,26 @@ def test_min_score_cuts_below_the_budget():
     chosen = lossift.select(losses, "learnability", budget=3, min_score=0.0)
     assert chosen.rows.tolist() == [0, 2]
     assert chosen.why(row=1)["because"] == "its score is below min_score 0.0"
+
+
+# ------------------------------------------------------------------ Ctrl-C
+
+LONG = """
+import numpy as np, lossift
+losses = np.random.default_rng(0).random((300_000, 32), dtype=np.float32)
+print("ready", flush=True)
+lossift.select(losses, budget=0.5, n_clusters=4000, n_iterations=1000)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_works_within_a_second():
+    with subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(1.5)
+        assert process.poll() is None
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=30)
+    assert time.monotonic() - started < 2  # a second, and the interpreter's own end
+    assert b"KeyboardInterrupt" in talk

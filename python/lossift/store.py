@@ -16,7 +16,6 @@ alone. Opening maps files and reads none: the cost is a few headers.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lossift.atomic import write_bytes
 from lossift.column_writer import ColumnWriter
 from lossift.errors import ArgumentError, StoreError
 from lossift.pool import ID_HASH, Stratum, reopen
 from lossift.reasons import Reason, merge_reasons
+from lossift.store_index import check_same_pool, check_unchanged, difference, new_index, read_index, write_index
 from lossift.tensorfile import map_file, write_file
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from lossift.pool import Pool
 
-FORMAT_VERSION = 1
 DEFAULT_QUANTITY = "loss"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Two columns of one name are the same losses when these agree; the rest of the metadata says how they were computed.
@@ -85,7 +83,7 @@ class LossStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._index = _read_index(self.path)
+        self._index = read_index(self.path)
         tensors, meta = map_file(self.path / "examples.safetensors")
         self.ids: NDArray[np.uint64] = tensors["id"]
         self._source_rows: NDArray[np.int64] | None = tensors.get("source_row")
@@ -194,9 +192,8 @@ class LossStore:
         StoreError
             When the files changed since they were scored; the message shows both fingerprints.
         """
-        recorded = self._index["pool"]
-        pool = reopen(recorded["spec"], self._source_rows)
-        _check_fingerprint(self.path, recorded["fingerprint"], pool)
+        pool = reopen(self._index["pool"]["spec"], self._source_rows)
+        check_unchanged(self.path, self._index, pool)
         return pool
 
     # ---------------------------------------------------------------- writing
@@ -213,7 +210,7 @@ class LossStore:
         path = Path(path)
         if (path / "store.json").exists():
             store = cls(path)
-            store._check_same_pool(pool)
+            check_same_pool(path, store._index, store.ids, pool)
             return store
         if path.exists() and (not path.is_dir() or any(_foreign(path))):
             raise StoreError(
@@ -227,23 +224,13 @@ class LossStore:
             tensors[f"stratum.{name}"] = stratum.codes
         names = {name: stratum.names for name, stratum in pool.strata.items()}
         write_file(path / "examples.safetensors", tensors, {"id_hash": ID_HASH, "strata": names})
-        index = {
-            "format": "lossift",
-            "version": FORMAT_VERSION,
-            "id_hash": ID_HASH,
-            "n_examples": len(pool),
-            "pool": {"spec": pool.spec, "fingerprint": _digested(pool)},
-            "views": [],
-            "states": [],
-            "info": {},
-        }
-        _write_index(path, index)
+        write_index(path, new_index(pool))
         return cls(path)
 
     def update_info(self, **fields: Any) -> None:
         """Notes how the store came about (JSON values), beside what is noted already."""
         self._index["info"] |= fields
-        _write_index(self.path, self._index)
+        write_index(self.path, self._index)
 
     def add_view(
         self,
@@ -265,7 +252,7 @@ class LossStore:
         if existing := self._views.get(name):
             if existing.meta != meta:
                 raise StoreError(
-                    f"{self.path}: view {name!r} was made differently: {_difference(existing.meta, meta)}",
+                    f"{self.path}: view {name!r} was made differently: {difference(existing.meta, meta)}",
                     hint="losses of different tokenizers or templates can't be compared: give another --out",
                 )
             return existing
@@ -278,7 +265,7 @@ class LossStore:
             self._check_length(key, tensor)
         write_file(self._view_path(name), tensors, meta)
         self._index["views"].append(name)
-        _write_index(self.path, self._index)
+        write_index(self.path, self._index)
         self._views[name] = self._open_view(name)
         return self._views[name]
 
@@ -290,12 +277,12 @@ class LossStore:
             if known["name"] == name:
                 if known != entry:
                     raise StoreError(
-                        f"{self.path}: state {name!r} is another one here: {_difference(known, entry)}",
+                        f"{self.path}: state {name!r} is another one here: {difference(known, entry)}",
                         hint="give the new one another name (NAME=PATH) or another --out",
                     )
                 return State(**entry)
         self._index["states"].append(entry)
-        _write_index(self.path, self._index)
+        write_index(self.path, self._index)
         return State(**entry)
 
     def writer(self, state: str, view: str, *, meta: dict[str, Any], part_rows: int) -> ColumnWriter:
@@ -321,7 +308,7 @@ class LossStore:
             old, new = ({key: held.get(key) for key in _IDENTITY} for held in (sealed, meta))
             if old != new:
                 raise StoreError(
-                    f"{self.path}: column {state}@{view} holds losses of other weights: {_difference(old, new)}",
+                    f"{self.path}: column {state}@{view} holds losses of other weights: {difference(old, new)}",
                     hint="give this model another name (NAME=PATH) or another --out",
                 )
         return ColumnWriter(path, self.n_examples, self._views[view].why_invalid, meta, part_rows)
@@ -392,43 +379,6 @@ class LossStore:
         if tensor.shape != (self.n_examples,):
             raise StoreError(f"{self.path}: {what} has shape {tensor.shape}, the pool has {self.n_examples} examples")
 
-    def _check_same_pool(self, pool: Pool) -> None:
-        if len(pool) == self.n_examples and np.array_equal(pool.ids, self.ids):
-            return
-        recorded = self._index["pool"]["fingerprint"]
-        raise StoreError(
-            f"{self.path}: holds the losses of another pool: {_describe(recorded, self.n_examples)}; "
-            f"given: {_describe(_digested(pool), len(pool))}",
-            hint="give another --out, or the pool (and --limit, --seed) that was scored",
-        )
-
-
-# -------------------------------------------------------------------- index
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise StoreError(f"{path}: there is no such loss store", hint="make one: lossift trace or lossift score")
-    try:
-        index = json.loads((path / "store.json").read_bytes())
-    except FileNotFoundError:
-        raise StoreError(f"{path}: is not a loss store: it has no store.json") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path / 'store.json'}: can't be read: {error}") from error
-    if not isinstance(index, dict) or index.get("format") != "lossift":
-        raise StoreError(f"{path / 'store.json'}: is not a loss store's")
-    if index["version"] != FORMAT_VERSION:
-        raise StoreError(f"{path}: has format version {index['version']}, this lossift reads version {FORMAT_VERSION}")
-    return index
-
-
-def _write_index(path: Path, index: dict[str, Any]) -> None:
-    text = json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False)
-    write_bytes(path / "store.json", text.encode() + b"\n")
-
-
-# -------------------------------------------------------------------- checks
-
 
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name):
@@ -438,33 +388,3 @@ def _check_name(what: str, name: str) -> None:
 def _foreign(path: Path) -> list[Path]:
     """Returns what lies in a folder and isn't a store begun by a run that was cut off."""
     return [p for p in path.iterdir() if p.name != "examples.safetensors" and not p.name.endswith(".tmp")]
-
-
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    return "; ".join(f"{key}: there {old.get(key)!r}, given {new.get(key)!r}" for key in keys)
-
-
-def _digested(pool: Pool) -> dict[str, Any]:
-    return pool.fingerprint | {"digest": pool.digest()}
-
-
-def _describe(fingerprint: dict[str, Any], n_examples: int) -> str:
-    names = ", ".join(Path(file["path"]).name for file in fingerprint.get("files", [])) or "in memory"
-    return f"{names}, {n_examples} examples, digest {fingerprint['digest']}"
-
-
-def _check_fingerprint(store: Path, recorded: dict[str, Any], pool: Pool) -> None:
-    stats = [
-        [(file["size"], file["mtime_ns"]) for file in fingerprint["files"]]
-        for fingerprint in (recorded, pool.fingerprint)
-    ]
-    if stats[0] == stats[1]:
-        return
-    found = pool.digest()
-    if found != recorded["digest"]:
-        paths = ", ".join(file["path"] for file in pool.fingerprint["files"])
-        raise StoreError(
-            f"{paths}: has changed since it was scored: {store} holds digest {recorded['digest']}, found {found}",
-            hint="score the pool again into another --out, or bring the file back",
-        )

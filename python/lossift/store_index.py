@@ -1,0 +1,102 @@
+"""What a loss store knows of itself: `store.json`, the pool it belongs to, and whether a given pool is that one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lossift.atomic import write_bytes
+from lossift.errors import StoreError
+from lossift.pool import ID_HASH
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lossift.pool import Pool
+
+FORMAT_VERSION = 1
+
+
+def new_index(pool: Pool) -> dict[str, Any]:
+    """Returns the index of a store for `pool` that holds nothing yet."""
+    return {
+        "format": "lossift",
+        "version": FORMAT_VERSION,
+        "id_hash": ID_HASH,
+        "n_examples": len(pool),
+        "pool": {"spec": pool.spec, "fingerprint": _digested(pool)},
+        "views": [],
+        "states": [],
+        "info": {},
+    }
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Returns the index of the store at `path`; anything else there is a `StoreError`."""
+    if not path.exists():
+        raise StoreError(f"{path}: there is no such loss store", hint="make one: lossift trace or lossift score")
+    try:
+        index = json.loads((path / "store.json").read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{path}: is not a loss store: it has no store.json") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path / 'store.json'}: can't be read: {error}") from error
+    if not isinstance(index, dict) or index.get("format") != "lossift":
+        raise StoreError(f"{path / 'store.json'}: is not a loss store's")
+    if index["version"] != FORMAT_VERSION:
+        raise StoreError(f"{path}: has format version {index['version']}, this lossift reads version {FORMAT_VERSION}")
+    return index
+
+
+def write_index(path: Path, index: dict[str, Any]) -> None:
+    """Writes the index, whole or not at all."""
+    text = json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False)
+    write_bytes(path / "store.json", text.encode() + b"\n")
+
+
+def check_same_pool(path: Path, index: dict[str, Any], ids: NDArray[np.uint64], pool: Pool) -> None:
+    """Refuses a pool whose examples aren't those of the store; the message shows both."""
+    if len(pool) == len(ids) and np.array_equal(pool.ids, ids):
+        return
+    recorded = index["pool"]["fingerprint"]
+    raise StoreError(
+        f"{path}: holds the losses of another pool: {_describe(recorded, len(ids))}; "
+        f"given: {_describe(_digested(pool), len(pool))}",
+        hint="give another --out, or the pool (and --limit, --seed) that was scored",
+    )
+
+
+def check_unchanged(path: Path, index: dict[str, Any], pool: Pool) -> None:
+    """Refuses files that changed since they were scored; reads their bytes only when size or time differ."""
+    recorded = index["pool"]["fingerprint"]
+    stats = [
+        [(file["size"], file["mtime_ns"]) for file in fingerprint["files"]]
+        for fingerprint in (recorded, pool.fingerprint)
+    ]
+    if stats[0] == stats[1]:
+        return
+    found = pool.digest()
+    if found != recorded["digest"]:
+        paths = ", ".join(file["path"] for file in pool.fingerprint["files"])
+        raise StoreError(
+            f"{paths}: has changed since it was scored: {path} holds digest {recorded['digest']}, found {found}",
+            hint="score the pool again into another --out, or bring the file back",
+        )
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Returns in which keys two records differ, with both values."""
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return "; ".join(f"{key}: there {old.get(key)!r}, given {new.get(key)!r}" for key in keys)
+
+
+def _digested(pool: Pool) -> dict[str, Any]:
+    return pool.fingerprint | {"digest": pool.digest()}
+
+
+def _describe(fingerprint: dict[str, Any], n_examples: int) -> str:
+    names = ", ".join(Path(file["path"]).name for file in fingerprint.get("files", [])) or "in memory"
+    return f"{names}, {n_examples} examples, digest {fingerprint['digest']}"
