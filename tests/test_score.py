@@ -25,6 +25,14 @@ from tiny import losses_one_by_one, some_rows, tiny_llama, tiny_neox, tiny_token
 ROWS = [*some_rows(40), {"prompt": "ask", "completion": ""}, {"prompt": "What?", "completion": "because " * 200}]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small gain nothing from threads; on a busy machine they only wait for each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOSSIFT_NUM_THREADS", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A training run's folder: two checkpoints of one model."""
@@ -141,13 +149,12 @@ def test_talk_says_what_was_done(run, tmp_path):
         assert part in said
 
 
-def test_threads_are_asked_for_and_put_back(llama, tmp_path, monkeypatch):
+def test_threads_are_asked_for_and_put_back(llama, tmp_path):
     used = []
     before = torch.get_num_threads()
-    for asked, environment, expected in ((2, "3", 2), (None, "3", 3), (None, "", before)):
-        monkeypatch.setenv("LOSSIFT_NUM_THREADS", environment)
-        out = tmp_path / f"{asked}-{environment}"
-        score(ROWS, llama, out, n_threads=asked, progress=lambda *_: used.append(torch.get_num_threads()))
+    for asked, expected in ((2, 2), (None, 1)):  # LOSSIFT_NUM_THREADS is 1 here
+        hook = lambda *_: used.append(torch.get_num_threads())  # noqa: E731
+        score(ROWS, llama, tmp_path / str(asked), n_threads=asked, progress=hook)
         assert used[-1] == expected
         assert torch.get_num_threads() == before
 

