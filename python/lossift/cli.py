@@ -118,7 +118,7 @@ def trace(
     training = {"epochs": epochs, "states": states, "learning_rate": learning_rate, "batch_size": batch_size}
     arguments: dict[str, Any] = {name: value for name, value in training.items() if value is not None}
     arguments |= (options or ScoringOptions()).arguments()
-    with Bars(talk, unit="tokens") as progress:
+    with Bars(talk) as progress:
         store = scoring.trace(_pool(pool), model, out, recipe=recipe, talk=_say, progress=progress, **arguments)
     _say(f"{store.path}: {store.n_examples:,} examples, states {', '.join(store.states)}")
     _say(f"next: lossift select {shlex.quote(str(out))} --method s2l --budget 11% --out subset.jsonl")
@@ -142,7 +142,7 @@ def score(pool: Pool, /, *, model: Models, out: Out, options: ScoringOptions | N
     from lossift import scoring
 
     arguments = (options or ScoringOptions()).arguments()
-    with Bars(talk, unit="tokens") as progress:
+    with Bars(talk) as progress:
         store = scoring.score(_pool(pool), model, out, talk=_say, progress=progress, **arguments)
     _say(f"{store.path}: {store.n_examples:,} examples, states {', '.join(store.states)}")
     if len(store.states) > 1:
@@ -209,7 +209,7 @@ def select(
     """
     from lossift.select import select as select_rows
 
-    with Bars(talk, unit="iterations") as progress:
+    with Bars(talk) as progress:
         chosen = select_rows(
             losses,
             method,
@@ -247,7 +247,7 @@ def demo(*, out: Out = Path("lossift-demo"), seed: int = 0, threads: Threads = N
     """
     from lossift.demo import run
 
-    with Bars(talk, unit="tokens") as progress:
+    with Bars(talk) as progress:
         table = run(out, seed=seed, n_threads=threads, talk=_say, progress=progress)
     print(table)
 

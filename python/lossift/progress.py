@@ -21,13 +21,10 @@ class Bars:
     ----------
     console
         Where to draw: a console on stderr.
-    unit
-        What is counted.
     """
 
-    def __init__(self, console: Console, *, unit: str) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._unit = unit
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
         self._progress = Progress(
@@ -62,4 +59,4 @@ class Bars:
         now = time.monotonic()
         if now - self._last_line >= LOG_SECONDS:
             self._last_line = now
-            self._console.print(f"{what}: {done:,} of {total:,} {self._unit}", markup=False)
+            self._console.print(f"{what}: {done:,} of {total:,} ({100 * done // max(total, 1)} %)", markup=False)

@@ -24,6 +24,7 @@ class Reason(IntEnum):
     NON_FINITE_LOSS = 4
     BASE_NOT_POSITIVE = 5
     FIRST_NOT_POSITIVE = 6
+    TEMPLATE_REFUSES = 7
 
     @property
     def text(self) -> str:
@@ -39,6 +40,7 @@ _TEXT = {
     Reason.NON_FINITE_LOSS: "non-finite loss",
     Reason.BASE_NOT_POSITIVE: "base loss not positive",
     Reason.FIRST_NOT_POSITIVE: "first loss not positive",
+    Reason.TEMPLATE_REFUSES: "template refuses it",
 }
 
 

@@ -38,8 +38,21 @@ TRUNCATED = ("drop", "keep")
 _CHUNK = 512  # examples tokenised in one call: enough for the tokenizer's own threads
 
 
-class TemplateBreaksPrefixError(Exception):
-    """A template that can't render an example, or changes earlier turns when later ones follow."""
+_TEMPLATE_REASONS = (Reason.TEMPLATE_BREAKS_PREFIX, Reason.TEMPLATE_REFUSES)
+
+
+class TemplateError(Exception):
+    """A template that can't render an example, or changes earlier turns when later ones follow.
+
+    Attributes
+    ----------
+    reason
+        Why the example is invalid.
+    """
+
+    def __init__(self, reason: Reason, complaint: str) -> None:
+        super().__init__(complaint)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -102,8 +115,8 @@ class Encoding:
 
         Raises
         ------
-        TemplateBreaksPrefixError
-            When the text of a turn depends on what follows it.
+        TemplateError
+            When the template refuses the example, or the text of a turn depends on what follows it.
         """
         messages = example.messages
 
@@ -118,7 +131,9 @@ class Encoding:
             before = render(i, ask=True) if i else self._opening(example)
             after = render(i + 1) if i + 1 < len(messages) else text
             if not after.startswith(before) or not text.startswith(after):
-                raise TemplateBreaksPrefixError(f"the template changes what comes before turn {i + 1}")
+                raise TemplateError(
+                    Reason.TEMPLATE_BREAKS_PREFIX, f"the template changes what comes before turn {i + 1}"
+                )
             spans.append((len(before), self._end(after, len(before))))
         return text, spans
 
@@ -134,7 +149,7 @@ class Encoding:
         try:
             return self.template.render(self.tokenizer, messages, tools, add_generation_prompt=ask)
         except (jinja2.TemplateError, TypeError) as error:
-            raise TemplateBreaksPrefixError(f"the template refuses it: {error}") from error
+            raise TemplateError(Reason.TEMPLATE_REFUSES, f"the template refuses it: {error}") from error
 
     def _end(self, text: str, start: int) -> int:
         """Returns where a turn ends: at its end mark, without the white space a template adds after it."""
@@ -240,8 +255,8 @@ def encode(pool: Pool, encoding: Encoding, *, progress: Progress | None = None) 
                 continue
             try:
                 text, found = encoding.spans(example)
-            except TemplateBreaksPrefixError as error:
-                why_invalid[row] = Reason.TEMPLATE_BREAKS_PREFIX
+            except TemplateError as error:
+                why_invalid[row] = error.reason
                 first_broken = first_broken or (row, str(error))
                 continue
             rows.append(row)
@@ -265,7 +280,7 @@ def encode(pool: Pool, encoding: Encoding, *, progress: Progress | None = None) 
         if progress:
             progress("encoding", stop, n_examples)
 
-    if n_examples and np.all(why_invalid == Reason.TEMPLATE_BREAKS_PREFIX) and first_broken:
+    if first_broken and np.isin(why_invalid, _TEMPLATE_REASONS).all():
         row, complaint = first_broken
         raise ModelError(
             f"template: no example can be encoded; {pool.where(row)}: {complaint}",
