@@ -77,17 +77,36 @@ def test_states_and_roles(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["select", "losses", "--out", "s.jsonl", "--budget", "0"], "budget: found 0, the smallest is 1 example"),
-        (["select", "losses", "--out", "s.jsonl", "--budget", "110%"], "budget: found 110%, a fraction is above 0"),
-        (["select", "losses", "--out", "s.jsonl", "--budget", "31"], "budget: found 31 examples, the pool has 30"),
+        (["select", "losses", "--out", "s.jsonl", "--budget", "0"], "--budget: found 0, the smallest is 1 example"),
+        (["select", "losses", "--out", "s.jsonl", "--budget", "110%"], "--budget: found 110%, a fraction is above 0"),
+        (["select", "losses", "--out", "s.jsonl", "--budget", "31"], "--budget: found 31 examples, the pool has 30"),
         (["select", "losses", "--out", "s.jsonl", "--budget", "3", "--method", "magic"], "magic"),
-        (["select", "losses", "--out", "s.jsonl", "--budget", "3", "--by", "domain"], "by: found 'domain', stratum"),
+        (["select", "losses", "--out", "s.jsonl", "--budget", "3", "--by", "domain"], "--by: found 'domain', stratum"),
         (["select", "losses", "--out", "s.jsonl", "--budget", "3", "--states", "late"], "no losses of state 'late'"),
         (["select", "losses", "--out", "s.xml", "--budget", "3"], ".xml"),
         (["select", "nowhere", "--out", "s.jsonl", "--budget", "3"], "nowhere: there is no such loss store"),
         (["select", "losses", "--out", "s.jsonl"], "--budget"),
         (["select", "losses", "--out", "s.jsonl", "--budget", "3", "--colour", "red"], "--colour"),
         (["choose"], "choose"),
+        (
+            ["select", "losses", "--out", "s.jsonl", "--budget", "3", "--threads", "9999"],
+            "--threads: found 9999, allowed",
+        ),
+        (
+            ["select", "losses", "--out", "s.jsonl", "--budget", "3", "--states", "base", "--shape", "differences"],
+            "--shape: ",
+        ),
+        (["select", "losses", "--out", "s.jsonl", "--budget", "3", "--n-clusters", "9" * 12], "--n-clusters: "),
+        (["select", "losses", "--out", "s.jsonl", "--budget", "3", "--n-iterations", "9" * 23], "--n-iterations: "),
+        (
+            ["select", "losses", "--out", "s.jsonl", "--budget", "3", "--method", "delta", "--states", "base"],
+            "--states: ",
+        ),
+        (
+            ["select", "losses", "--out", "s.jsonl", "--budget", "3", "--method", "delta", "--min-score", "99"],
+            "--min-score: found 99.0, the highest score is",
+        ),
+        (["select", "two\nlines", "--out", "s.jsonl", "--budget", "3"], "two\\nlines: there is no such loss store"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
@@ -101,6 +120,19 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, capsys, arguments, messag
     assert not list(folder.glob("s.*"))
 
 
+def test_unfinished_trace_is_refused(folder, capsys):
+    """A default state without losses is an error, never the next best one."""
+    for name in ("0003-final", "0002-step-2"):
+        (folder / "losses" / "columns" / "chat" / f"{name}.safetensors").unlink()
+    for method, state in (("learnability", "final"), ("s2l", "step-2"), ("random", "step-2")):
+        assert select("--budget", "3", "--method", method) == 2
+        error, hint = capsys.readouterr().err.splitlines()
+        assert f"no losses of state '{state}'; states with losses: base, step-1" in error
+        assert "run the same lossift trace command again" in hint
+    assert select("--budget", "3", "--states", "base", "step-1", "--n-clusters", "2") == 0
+    assert select("--budget", "3", "--method", "delta", "--ref", "step-1") == 0
+
+
 def test_changed_pool(folder, capsys):
     (folder / "pool.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * N)
     assert select("--budget", "3", "--n-clusters", "2") == 2
@@ -108,14 +140,18 @@ def test_changed_pool(folder, capsys):
     assert not list(folder.glob("subset*"))
 
 
-def test_full_disk(folder, capsys, monkeypatch):
-    def refuse(self, content):
+@pytest.mark.parametrize("failing", ["pathlib.Path.write_bytes", "lossift.pool.pool.write_rows"])
+def test_full_disk_leaves_the_pair_that_was_there(folder, capsys, monkeypatch, failing):
+    assert select("--budget", "3", "--method", "delta") == 0
+    before = {path.name: path.read_bytes() for path in folder.glob("subset*")}
+
+    def refuse(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", refuse)
-    monkeypatch.setattr("lossift.pool.Pool.write", lambda *_: None)
-    assert select("--budget", "3", "--n-clusters", "2") == 2
-    assert "error: subset.manifest.json: can't be written: No space left on device" in capsys.readouterr().err
+    monkeypatch.setattr(failing, refuse)
+    assert select("--budget", "4", "--n-clusters", "2") == 2
+    assert "can't be written: No space left on device" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if "subset" in path.name} == before
 
 
 def test_interrupt(folder, capsys, monkeypatch):
@@ -138,6 +174,6 @@ def test_without_torch_scoring_says_what_to_install(folder, capsys, monkeypatch)
     monkeypatch.setitem(sys.modules, "torch", None)
     for module in [name for name in sys.modules if name.startswith("lossift.scoring")]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delattr("lossift.scoring", raising=False)
+    monkeypatch.delitem(vars(lossift), "scoring", raising=False)
     assert main(["score", "pool.jsonl", "--model", "m", "--out", "x"]) == 2
     assert "hint: pip install 'lossift[score]'" in capsys.readouterr().err

@@ -43,7 +43,7 @@ LAYERS = [
     {"column_writer"},
     {"tensorfile", "store_index"},
     {"pool"},
-    {"atomic", "reasons", "threads"},
+    {"atomic", "reasons", "threads", "jsontext"},
     {"version"},
     {"errors", "_native"},
 ]
@@ -52,6 +52,11 @@ LAYERS = [
 def layer_of(module):
     name = module.split(".")[1]
     return next(i for i, layer in enumerate(LAYERS) if name in layer)
+
+
+def test_scoring_is_an_attribute_that_loads_when_asked():
+    code = "import sys, lossift; assert 'torch' not in sys.modules; print(lossift.scoring.score.__name__)"
+    assert run(code).strip() == "score"
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))

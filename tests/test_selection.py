@@ -48,7 +48,7 @@ def test_why_and_counts(scored):
         "of the 39 examples of the pool, 10 are chosen, the highest scores first; this one ranks 1"
     )
     json.dumps(why)
-    for arguments in ({}, {"row": 1, "id": 2}, {"row": N}, {"id": 1}):
+    for arguments in ({}, {"row": 1, "id": 2}, {"row": N}, {"id": 1}, {"id": -1}, {"id": 2**64}):
         with pytest.raises(ArgumentError):
             chosen.why(**arguments)
 
@@ -77,7 +77,7 @@ def test_write_and_manifest(scored, tmp_path):
     assert sum(cell["quota"] for cell in manifest["quotas"]) == 9
     repeated = lossift.select(
         manifest["losses"]["store"],
-        **{k: v for k, v in manifest["parameters"].items() if k not in {"base", "ref"}},
+        **{k: v for k, v in manifest["parameters"].items() if v is not None},
     )
     assert repeated.manifest["result_digest"] == manifest["result_digest"]
 
@@ -115,6 +115,10 @@ def test_array_needs_its_pool(tmp_path, scored):
     chosen.write(tmp_path / "subset.jsonl", pool=tmp_path / "pool.jsonl")
     assert len((tmp_path / "subset.jsonl").read_text().splitlines()) == 5
     other = tmp_path / "other.jsonl"
+    other.write_text('{"prompt": "a", "response": "b"}\n' * N)
+    with pytest.raises(StoreError, match="holds the losses of another pool"):
+        lossift.select(scored, budget=5, n_clusters=3).write(tmp_path / "foreign.jsonl", pool=other)
+    assert not list(tmp_path.glob("foreign*"))
     other.write_text('{"prompt": "a", "response": "b"}\n')
     with pytest.raises(ArgumentError, match="found 1 examples, the losses are of 40"):
         chosen.write(tmp_path / "subset.jsonl", pool=other)

@@ -191,6 +191,31 @@ def test_not_a_store(tmp_path):
     (tmp_path / "store.json").write_text('{"format": "lossift", "version": 99}')
     with pytest.raises(StoreError, match="has format version 99, this lossift reads version 1"):
         lossift.open(tmp_path)
+    (tmp_path / "store.json").write_text('{"format": "lossift", "version": 1, "pool": {}, "states": [], "info": {}}')
+    with pytest.raises(StoreError, match="lacks n_examples, views"):
+        lossift.open(tmp_path)
+
+
+def test_strings_that_utf8_can_not_hold(tmp_path):
+    path = tmp_path / "pool.jsonl"
+    path.write_text("".join(f'{{"prompt": "p{i}", "response": "r", "source": "\\ud80{i % 2}"}}\n' for i in range(4)))
+    store = LossStore.create(tmp_path / "losses", lossift.read_pool(path))
+    assert lossift.open(store.path).strata["source"].names == ["\ud800", "\ud801"]
+
+
+def test_states_with_a_step_are_in_step_order(store):
+    for name, step in (("base", None), ("checkpoint-100", 100), ("checkpoint-1000", 1000), ("checkpoint-500", 500)):
+        fill(store, name, np.arange(N), step=step)
+    assert store.states == ["base", "checkpoint-100", "checkpoint-500", "checkpoint-1000"]
+
+
+def test_a_pool_that_no_longer_parses_has_changed(tmp_path):
+    path = tmp_path / "pool.json"
+    path.write_text('[{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d"}]')
+    store = LossStore.create(tmp_path / "losses", lossift.read_pool(path))
+    path.write_text('[{"prompt": "a", "resp')
+    with pytest.raises(StoreError, match=r"has changed since it was scored: .* holds digest \w+, found \w+"):
+        store.pool()
 
 
 def test_foreign_folder_is_not_written_into(tmp_path, pool_file):

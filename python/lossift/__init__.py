@@ -10,6 +10,8 @@ Examples
 >>> chosen.write("subset.jsonl")  # doctest: +SKIP
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lossift.errors import LossiftError
 from lossift.pool import Pool, read_pool
 from lossift.select import select
@@ -17,6 +19,18 @@ from lossift.selection import Selection
 from lossift.store import LossStore
 from lossift.version import __version__
 
+if TYPE_CHECKING:
+    from lossift import scoring as scoring
+
 open = LossStore
 
 __all__ = ["LossStore", "LossiftError", "Pool", "Selection", "__version__", "open", "read_pool", "select"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `lossift.scoring`, and torch with it, when it is first asked for."""
+    if name == "scoring":
+        import importlib
+
+        return importlib.import_module("lossift.scoring")
+    raise AttributeError(f"module 'lossift' has no attribute {name!r}")

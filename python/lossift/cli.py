@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from lossift.errors import LossiftError
+from lossift.pool import container_of
 from lossift.progress import Bars
 from lossift.version import __version__
 
@@ -29,6 +30,15 @@ app = App(
     version=__version__,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
+)
+
+# The library's arguments that are options here.
+_ARGUMENTS = frozenset(
+    (
+        *("budget", "by", "states", "base", "ref", "method", "preset", "shape", "n_clusters", "n_iterations", "seed"),
+        *("min_score", "n_threads", "out", "template", "view", "max_length", "truncated", "mapping", "split", "limit"),
+        *("token_budget", "dtype", "device", "model", "models", "recipe", "epochs", "learning_rate", "batch_size"),
+    )
 )
 
 talk = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -121,11 +131,14 @@ def trace(
     with Bars(talk) as progress:
         store = scoring.trace(_pool(pool), model, out, recipe=recipe, talk=_say, progress=progress, **arguments)
     _say(f"{store.path}: {store.n_examples:,} examples, states {', '.join(store.states)}")
-    _say(f"next: lossift select {shlex.quote(str(out))} --method s2l --budget 11% --out subset.jsonl")
+    if len(store.states) > 2:
+        _say(f"next: lossift select {shlex.quote(str(out))} --method s2l --budget 11% --out subset.jsonl")
 
 
 @app.command
-def score(pool: Pool, /, *, model: Models, out: Out, options: ScoringOptions | None = None) -> None:
+def score(
+    pool: Pool, /, *, model: Models, out: Out, view: str | None = None, options: ScoringOptions | None = None
+) -> None:
     """Record every example's loss under existing models.
 
     Run the same command again to go on after an interruption, or with more models to add theirs.
@@ -138,10 +151,12 @@ def score(pool: Pool, /, *, model: Models, out: Out, options: ScoringOptions | N
         One or more models, in training order: folders, hub ids; NAME=PATH names the state.
     out
         The loss store to write.
+    view
+        Name of the view, to keep losses under several templates in one store; the template's unless given.
     """
     from lossift import scoring
 
-    arguments = (options or ScoringOptions()).arguments()
+    arguments = (options or ScoringOptions()).arguments() | {"view": view}
     with Bars(talk) as progress:
         store = scoring.score(_pool(pool), model, out, talk=_say, progress=progress, **arguments)
     _say(f"{store.path}: {store.n_examples:,} examples, states {', '.join(store.states)}")
@@ -209,6 +224,7 @@ def select(
     """
     from lossift.select import select as select_rows
 
+    container_of(out)  # refused before any work is done
     with Bars(talk) as progress:
         chosen = select_rows(
             losses,
@@ -267,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(" ".join(str(error).split()), "lossift --help, or lossift COMMAND --help")
         return EXIT_WRONG
     except LossiftError as error:
-        _complain(str(error), error.hint)
+        _complain(_as_option(str(error)), error.hint and _as_option(error.hint))
         return EXIT_WRONG
     except KeyboardInterrupt:
         _complain("interrupted; what was written is kept, the same command goes on from there", None)
@@ -279,11 +295,21 @@ def _pool(pool: list[str]) -> str | list[str]:
     return pool[0] if len(pool) == 1 else pool
 
 
+def _as_option(message: str) -> str:
+    """Returns the message with the library's names of arguments as the command line spells them."""
+    names = {"n_threads": "threads", "mapping": "map", "models": "model"}
+    argument, colon, rest = message.partition(": ")
+    if colon and argument in _ARGUMENTS:
+        message = f"--{names.get(argument, argument).replace('_', '-')}: {rest}"
+    return message
+
+
 def _say(line: str) -> None:
     talk.print(line, markup=False)
 
 
 def _complain(message: str, hint: str | None) -> None:
-    talk.print(f"error: {message}", markup=False, style="red" if talk.is_terminal else None)
+    one_line = message.replace("\r", "\\r").replace("\n", "\\n")  # file names may hold anything
+    talk.print(f"error: {one_line}", markup=False, style="red" if talk.is_terminal else None)
     if hint:
         talk.print(f"hint: {hint}", markup=False)

@@ -6,6 +6,7 @@ Nothing here depends on row order, threads or machine: whatever is random is dec
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,8 +43,7 @@ Progress = Callable[[str, int, int], None]
 def select(
     losses: LossStore | str | Path | ArrayLike | Sequence[ArrayLike],
     method: str = "s2l",
-    *,
-    budget: int | float | str,
+    budget: int | float | str = 0.11,
     seed: int = 0,
     by: str | ArrayLike | None = None,
     states: Sequence[str | int] | None = None,
@@ -54,8 +54,9 @@ def select(
     shape: str = "raw",
     n_clusters: int = 100,
     n_iterations: int = 20,
-    min_score: float | None = None,
     n_threads: int | None = None,
+    *,
+    min_score: float | None = None,
     progress: Progress | None = None,
 ) -> Selection:
     """Returns the chosen examples, with the reason for each and all that is needed to choose them again.
@@ -71,16 +72,18 @@ def select(
         ``learnability``: the largest ``1 - ref / base`` (arXiv 2310.13008); ``delta``: the largest
         ``base - ref``; ``random``: the control.
     budget
-        How many examples: a count (500), a fraction of all N (0.11), or a percentage ("11%"). Met exactly.
+        How many examples: a count (500), a fraction of all N (0.11), or a percentage ("11%"). Met exactly. The
+        default is the share that S2L's abstract claims to match all of its data.
     seed
         Decides everything random, 0 to 2**64 - 1.
     by
         Strata that share the budget evenly, smallest first: the name of a stratum column, or N labels.
     states
-        The states of a trajectory, by name (or column number, for arrays). Of a trace the default is those
-        strictly between the first and the last step; of anything else, all.
+        ``s2l``: the states of a trajectory, by name (or column number, for arrays). Of a trace the default is
+        those strictly between the first and the last step; of anything else, all. ``random``: the states in
+        which an example must be valid.
     base, ref
-        The states before and after training, for the scores; by default the first and the last.
+        Scores: the states before and after training; by default the first and the last.
     ids
         uint64[N], for arrays: what the draws hang on. Row numbers when None.
     preset
@@ -90,11 +93,11 @@ def select(
         What of a trajectory is clustered: ``raw``, ``relative`` to its first loss, ``zscore``, ``differences``.
     n_clusters, n_iterations
         K = 100 and 20 iterations are the authors' values.
-    min_score
-        Scores only: examples below it are not chosen, even if the budget is not met then.
     n_threads
         Default: ``LOSSIFT_NUM_THREADS``, then what the affinity mask and the cgroup allow. It never changes
         the outcome.
+    min_score
+        Scores: examples below it are not chosen, even if the budget is not met then.
     progress
         Called with (what, done, total) now and then.
 
@@ -113,7 +116,8 @@ def select(
     >>> len(chosen.rows)
     110
     """
-    _check_options(method, preset, shape, by, n_clusters, n_iterations, seed, min_score)
+    _check_options(method, preset, shape, by, n_clusters, n_iterations, seed)
+    _check_use(method, states=states, base=base, ref=ref, min_score=min_score)
     table = LossTable(losses, ids)
     threads = resolve_threads(n_threads)
     strata = table.stratum(by) if by is not None else None
@@ -132,8 +136,12 @@ def select(
 
     valid = why_invalid == Reason.VALID
     count = _check_budget(parse_budget(budget, table.n_examples), budget, why_invalid, method)
-    eligible = valid if min_score is None or scores is None else valid & (scores >= min_score)
-    count = min(count, int(eligible.sum()))
+    eligible = valid
+    if min_score is not None and scores is not None:
+        eligible = valid & (scores >= min_score)
+        if not eligible.any():
+            raise ArgumentError(f"min_score: found {min_score}, the highest score is {np.nanmax(scores):.6g}")
+        count = min(count, int(eligible.sum()))
 
     if method == "s2l":
         clustering = _cluster(
@@ -169,8 +177,8 @@ def select(
             "method": method,
             "budget": budget if isinstance(budget, str) else _plain(budget),
             "seed": int(seed),
-            "by": by if isinstance(by, str) or by is None else "labels",
-            "states": names if method == "s2l" else None,
+            "by": by if isinstance(by, str) or by is None else {"labels": _digest_labels(strata)},
+            "states": None if method in SCORES else names,
             "base": names[0] if method in SCORES else None,
             "ref": names[1] if method in SCORES else None,
             "preset": preset,
@@ -198,7 +206,7 @@ def _columns_needed(
         return table.trajectory_names(states)
     if method == "random":
         # A control draws from what the methods could have drawn from: the examples with losses.
-        return table.names
+        return [table.resolve(state, "states") for state in (table.names if states is None else states)]
     if len(table.names) < 2 and (base is None or ref is None):
         raise ArgumentError(
             f"{method}: needs two states, a base and a ref; there are: {', '.join(table.names) or 'none'}",
@@ -245,7 +253,7 @@ def _cluster(
 ) -> Clustering:
     """Clusters the trajectories: once over the pool, or (`strata`) once for each stratum."""
     if strata is None:
-        found = _native.cluster(columns, valid, ids, progress=progress, **options)
+        found = _fit(columns, valid, ids, progress=progress, **options)
         return Clustering(found.labels, len(found.sizes), [_describe_fit(found, None)])
     labels = np.full(len(ids), -1, dtype=np.int32)
     n_clusters, fits = 0, []
@@ -256,11 +264,18 @@ def _cluster(
             continue
         part = [column[rows] for column in columns] if isinstance(columns, list) else columns[rows]
         report = _in_stratum(progress, name)
-        found = _native.cluster(part, np.ones(len(rows), dtype=bool), ids[rows], progress=report, **options)
+        found = _fit(part, np.ones(len(rows), dtype=bool), ids[rows], progress=report, **options)
         labels[rows] = found.labels + n_clusters
         n_clusters += len(found.sizes)
         fits.append(_describe_fit(found, name))
     return Clustering(labels, n_clusters, fits)
+
+
+def _fit(*arguments: Any, **options: Any) -> _native.Clustering:
+    try:
+        return _native.cluster(*arguments, **options)
+    except (ValueError, RuntimeError) as error:  # the core names argument, found and allowed by itself
+        raise ArgumentError(str(error)) from error
 
 
 def _in_stratum(progress: Progress | None, name: str) -> Progress | None:
@@ -361,7 +376,6 @@ def _check_options(
     n_clusters: int,
     n_iterations: int,
     seed: int,
-    min_score: float | None,
 ) -> None:
     for argument, found, allowed in (
         ("method", method, METHODS),
@@ -377,8 +391,22 @@ def _check_options(
         raise ArgumentError(f"seed: found {seed!r}, allowed are whole numbers from 0 to 2**64 - 1")
     if method == "s2l" and preset == "released" and by is None:
         raise ArgumentError("preset: 'released' clusters each stratum by itself and needs by=; found none")
-    if min_score is not None and method not in SCORES:
-        raise ArgumentError(f"min_score: found {min_score} with method {method!r}, which has no score")
+
+
+def _check_use(method: str, **given: Any) -> None:
+    """Refuses arguments that the method would not look at: whoever gave them expects otherwise."""
+    used = {"base", "ref", "min_score"} if method in SCORES else {"states"}
+    for argument, value in given.items():
+        if value is not None and argument not in used:
+            raise ArgumentError(f"{argument}: found {value!r}, but method {method!r} uses {', '.join(sorted(used))}")
+    if given["min_score"] is not None and not np.isfinite(given["min_score"]):
+        raise ArgumentError(f"min_score: found {given['min_score']}, allowed are finite numbers")
+
+
+def _digest_labels(strata: Stratum | None) -> str:
+    """Returns what tells these labels from others, for the manifest."""
+    assert strata is not None
+    return hashlib.blake2b(strata.codes.tobytes() + repr(strata.names).encode(), digest_size=16).hexdigest()
 
 
 def _check_budget(count: int, budget: object, why_invalid: NDArray[np.uint8], method: str) -> int:

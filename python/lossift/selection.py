@@ -6,7 +6,6 @@ It keeps what was chosen and why, the quota of every cell, the seed and the dige
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lossift.atomic import write_bytes
+from lossift.atomic import replacing
 from lossift.errors import ArgumentError
+from lossift.jsontext import to_json
 from lossift.pool import read_pool
 from lossift.reasons import Reason
 from lossift.scores import SCORES
@@ -131,6 +131,7 @@ class Selection:
             "losses": {
                 "store": str(store.path.resolve()) if store else None,
                 "columns": self.table.digests(self.columns),
+                "ids": hashlib.blake2b(self.table.ids.tobytes(), digest_size=16).hexdigest(),
                 "views": {name: view.meta for name, view in store.views.items()} if store else {},
                 "info": store.info if store else {},
             },
@@ -181,8 +182,7 @@ class Selection:
         if (row is None) == (id is None):
             raise ArgumentError("why: give row= or id=, one of them")
         if id is not None:
-            found = np.flatnonzero(self.table.ids == np.uint64(id))
-            if not len(found):
+            if not 0 <= id < 2**64 or not (found := np.flatnonzero(self.table.ids == np.uint64(id))).size:
                 raise ArgumentError(f"id: no example has the id {id}")
             row = int(found[0])
         assert row is not None
@@ -227,6 +227,8 @@ class Selection:
             rows_of = read_pool(pool)
             if len(rows_of) != self.table.n_examples:
                 raise ArgumentError(f"pool: found {len(rows_of)} examples, the losses are of {self.table.n_examples}")
+            if self.table.store is not None:
+                self.table.store.check_pool(rows_of)
         elif self.table.store is not None:
             rows_of = self.table.store.pool()
         else:
@@ -235,16 +237,15 @@ class Selection:
                 hint="give write(path, pool=...) or use selection.rows on your own data",
             )
         path = Path(path)
-        rows_of.write(self.rows, path)
-        return self._write_manifest(path, command)
+        manifest = self.manifest | {"subset": path.name, "command": command}
+        manifest_path = path.with_name(f"{Path(path.name.removesuffix('.gz')).stem}.manifest.json")
+        # The manifest is on disk before the rows take their name, and takes its own right after: no mixed pair.
+        with replacing(manifest_path) as temporary:
+            temporary.write_bytes(f"{to_json(manifest, indent=2, sort_keys=False)}\n".encode())
+            rows_of.write(self.rows, path)
+        return manifest_path
 
     # ---------------------------------------------------------------- inside
-
-    def _write_manifest(self, subset: Path, command: list[str] | None) -> Path:
-        path = subset.with_name(f"{Path(subset.name.removesuffix('.gz')).stem}.manifest.json")
-        manifest = self.manifest | {"subset": subset.name, "command": command}
-        write_bytes(path, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
-        return path
 
     def _kept_at_or_below_zero(self) -> int | None:
         return int((self.scores[self.rows] <= 0).sum()) if self.scores is not None else None

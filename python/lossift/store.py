@@ -25,9 +25,9 @@ import numpy as np
 
 from lossift.column_writer import ColumnWriter
 from lossift.errors import ArgumentError, StoreError
-from lossift.pool import ID_HASH, Stratum, reopen
+from lossift.pool import ID_HASH, Stratum
 from lossift.reasons import Reason, merge_reasons
-from lossift.store_index import check_same_pool, check_unchanged, difference, new_index, read_index, write_index
+from lossift.store_index import check_same_pool, difference, new_index, read_index, reopen_unchanged, write_index
 from lossift.tensorfile import map_file, write_file
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ class LossStore:
     def declared_states(self) -> list[State]:
         """All states in training order, scored to the end or not."""
         states = [State(**entry) for entry in self._index["states"]]
-        if all(state.step is not None for state in states):
-            states.sort(key=lambda state: state.step or 0)
-        return states
+        # Those with a step are in step order among themselves; the others keep the place they were declared at.
+        in_order = iter(sorted((s for s in states if s.step is not None), key=lambda s: s.step or 0))
+        return [state if state.step is None else next(in_order) for state in states]
 
     @property
     def is_trace(self) -> bool:
@@ -143,8 +143,9 @@ class LossStore:
         """
         if not 0 <= row < self.n_examples:
             raise ArgumentError(f"row: found {row}, allowed are 0 to {self.n_examples - 1}")
-        code = int(self._why()[row])
-        return None if code == Reason.VALID else Reason(code).text
+        codes = [int(view.why_invalid[row]) for view in self._views.values()]
+        codes += [int(self.column_validity(name)[row]) for name in self._sealed_columns()]
+        return next((Reason(code).text for code in codes if code != Reason.VALID), None)
 
     def column(self, name: str) -> NDArray[np.float32]:
         """Returns one loss column: float32[N], nats per supervised token, NaN where invalid; read-only, mapped.
@@ -192,9 +193,17 @@ class LossStore:
         StoreError
             When the files changed since they were scored; the message shows both fingerprints.
         """
-        pool = reopen(self._index["pool"]["spec"], self._source_rows)
-        check_unchanged(self.path, self._index, pool)
-        return pool
+        return reopen_unchanged(self.path, self._index, self._source_rows)
+
+    def check_pool(self, pool: Pool) -> None:
+        """Refuses a pool whose examples aren't those of the store, with both fingerprints.
+
+        Raises
+        ------
+        StoreError
+            When ids differ.
+        """
+        check_same_pool(self.path, self._index, self.ids, pool)
 
     # ---------------------------------------------------------------- writing
 
@@ -210,7 +219,7 @@ class LossStore:
         path = Path(path)
         if (path / "store.json").exists():
             store = cls(path)
-            check_same_pool(path, store._index, store.ids, pool)
+            store.check_pool(pool)
             return store
         if path.exists() and (not path.is_dir() or any(_foreign(path))):
             raise StoreError(
@@ -319,10 +328,12 @@ class LossStore:
         why = np.zeros(self.n_examples, dtype=np.uint8)
         for view in self._views.values():
             merge_reasons(why, view.why_invalid)
-        for state in self.declared_states:
-            for view_name in self._sealed_views(state):
-                merge_reasons(why, map_file(self._column_path(state, view_name))[0]["why_invalid"])
+        for name in self._sealed_columns():
+            merge_reasons(why, self.column_validity(name))
         return why
+
+    def _sealed_columns(self) -> list[str]:
+        return [f"{state.name}@{view}" for state in self.declared_states for view in self._sealed_views(state)]
 
     def _column(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         state, view, quantity = self._resolve(name)
@@ -341,10 +352,11 @@ class LossStore:
         views = self._sealed_views(state) if state else []
         if state is None or not views or (view and view not in views):
             known = ", ".join(self.states) or "none"
-            raise StoreError(
-                f"{self.path}: no losses of state {rest!r}; states with losses: {known}",
-                hint=f"score it: lossift score POOL --model {state_name}=PATH --out {self.path}",
-            )
+            hint = f"score it: lossift score POOL --model {state_name}=PATH --out {self.path}"
+            if state is not None and not views:
+                verb = "trace" if self.is_trace else "score"
+                hint = f"its scoring isn't finished: run the same lossift {verb} command again, it goes on"
+            raise StoreError(f"{self.path}: no losses of state {rest!r}; states with losses: {known}", hint=hint)
         if not view and len(views) > 1:
             raise StoreError(
                 f"{self.path}: state {name!r} has losses in {len(views)} views: {', '.join(views)}",

@@ -10,7 +10,8 @@ import numpy as np
 
 from lossift.atomic import write_bytes
 from lossift.errors import StoreError
-from lossift.pool import ID_HASH
+from lossift.jsontext import to_json
+from lossift.pool import ID_HASH, digest_files, reopen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lossift.pool import Pool
 
 FORMAT_VERSION = 1
+_KEYS = {"n_examples", "pool", "views", "states", "info"}
 
 
 def new_index(pool: Pool) -> dict[str, Any]:
@@ -46,15 +48,18 @@ def read_index(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path / 'store.json'}: can't be read: {error}") from error
     if not isinstance(index, dict) or index.get("format") != "lossift":
         raise StoreError(f"{path / 'store.json'}: is not a loss store's")
-    if index["version"] != FORMAT_VERSION:
-        raise StoreError(f"{path}: has format version {index['version']}, this lossift reads version {FORMAT_VERSION}")
+    if index.get("version") != FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: has format version {index.get('version')}, this lossift reads version {FORMAT_VERSION}"
+        )
+    if missing := sorted(_KEYS - index.keys()):
+        raise StoreError(f"{path / 'store.json'}: lacks {', '.join(missing)}")
     return index
 
 
 def write_index(path: Path, index: dict[str, Any]) -> None:
     """Writes the index, whole or not at all."""
-    text = json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False)
-    write_bytes(path / "store.json", text.encode() + b"\n")
+    write_bytes(path / "store.json", f"{to_json(index, indent=2)}\n".encode())
 
 
 def check_same_pool(path: Path, index: dict[str, Any], ids: NDArray[np.uint64], pool: Pool) -> None:
@@ -63,28 +68,31 @@ def check_same_pool(path: Path, index: dict[str, Any], ids: NDArray[np.uint64], 
         return
     recorded = index["pool"]["fingerprint"]
     raise StoreError(
-        f"{path}: holds the losses of another pool: {_describe(recorded, len(ids))}; "
-        f"given: {_describe(_digested(pool), len(pool))}",
+        f"{path}: holds the losses of another pool: {_describe(recorded, index['pool']['spec'])}; "
+        f"given: {_describe(_digested(pool), pool.spec)}",
         hint="give another --out, or the pool (and --limit, --seed) that was scored",
     )
 
 
-def check_unchanged(path: Path, index: dict[str, Any], pool: Pool) -> None:
-    """Refuses files that changed since they were scored; reads their bytes only when size or time differ."""
+def reopen_unchanged(path: Path, index: dict[str, Any], source_rows: NDArray[np.int64] | None) -> Pool:
+    """Returns the pool of the store; refuses files that changed since they were scored, with both fingerprints.
+
+    Sizes and modification times are compared; bytes are read only when those differ.
+    """
     recorded = index["pool"]["fingerprint"]
-    stats = [
-        [(file["size"], file["mtime_ns"]) for file in fingerprint["files"]]
-        for fingerprint in (recorded, pool.fingerprint)
-    ]
-    if stats[0] == stats[1]:
-        return
-    found = pool.digest()
-    if found != recorded["digest"]:
-        paths = ", ".join(file["path"] for file in pool.fingerprint["files"])
-        raise StoreError(
-            f"{paths}: has changed since it was scored: {path} holds digest {recorded['digest']}, found {found}",
-            hint="score the pool again into another --out, or bring the file back",
+    files = [Path(file["path"]) for file in recorded["files"]]
+    if all(file.exists() for file in files):  # what is gone, reading it again will say
+        touched = any(
+            (file.stat().st_size, file.stat().st_mtime_ns) != (known["size"], known["mtime_ns"])
+            for file, known in zip(files, recorded["files"], strict=True)
         )
+        if touched and (found := digest_files(files)) != recorded["digest"]:
+            raise StoreError(
+                f"{', '.join(map(str, files))}: has changed since it was scored: {path} holds digest "
+                f"{recorded['digest']}, found {found}",
+                hint="score the pool again into another --out, or bring the file back",
+            )
+    return reopen(index["pool"]["spec"], source_rows)
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -97,6 +105,7 @@ def _digested(pool: Pool) -> dict[str, Any]:
     return pool.fingerprint | {"digest": pool.digest()}
 
 
-def _describe(fingerprint: dict[str, Any], n_examples: int) -> str:
-    names = ", ".join(Path(file["path"]).name for file in fingerprint.get("files", [])) or "in memory"
-    return f"{names}, {n_examples} examples, digest {fingerprint['digest']}"
+def _describe(fingerprint: dict[str, Any], spec: dict[str, Any]) -> str:
+    names = ", ".join(Path(file["path"]).name for file in fingerprint["files"]) or "in memory"
+    part = f" (limit {spec['limit']}, seed {spec['seed']})" if spec["limit"] else ""
+    return f"{names}, {spec['n_examples']} examples{part}, digest {fingerprint['digest']}"

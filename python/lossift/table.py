@@ -7,6 +7,7 @@ C-ordered array goes to the core whole, which reads it with a stride.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,12 +40,14 @@ class LossTable:
     def __init__(self, losses: object, ids: ArrayLike | None = None) -> None:
         self.store: LossStore | None = None
         self._array: NDArray[Any] | None = None
+        self.has_ids = True
         match losses:
             case LossStore() | str() | Path():
                 self.store = losses if isinstance(losses, LossStore) else LossStore(losses)
                 if ids is not None:
                     raise ArgumentError("ids: a store has its own ids; found ids given beside it")
-                self.names: list[str] = self.store.states
+                # All that were declared: a default that isn't scored to the end is refused, not passed over.
+                self.names: list[str] = [state.name for state in self.store.declared_states]
                 self.n_examples = self.store.n_examples
                 self.ids = self.store.ids
                 return
@@ -65,6 +68,7 @@ class LossTable:
         self.names = [str(i) for i in range(len(self._columns))]
         self.n_examples = len(self._columns[0])
         self.ids = _check_ids(ids, self.n_examples)
+        self.has_ids = ids is not None
 
     # ---------------------------------------------------------------- columns
 
@@ -76,8 +80,9 @@ class LossTable:
             self.store.full_name(state)  # refuses what isn't there
             return state
         try:
-            position = range(len(self.names))[int(state)]
-        except (IndexError, ValueError):
+            # The command line gives numbers as text.
+            position = range(len(self.names))[int(state) if isinstance(state, str) else operator.index(state)]
+        except (IndexError, ValueError, TypeError):
             raise ArgumentError(
                 f"{argument}: found {state!r}, allowed are column numbers 0 to {len(self.names) - 1}"
             ) from None
@@ -94,7 +99,7 @@ class LossTable:
             if not states:
                 raise ArgumentError("states: found none, at least one is needed")
             return [self.resolve(state, "states") for state in states]
-        names = self.names
+        names = list(self.names)
         if self.store is not None and self.store.is_trace:
             last = max((state.step or 0) for state in self.store.declared_states)
             steps = {state.name: state.step or 0 for state in self.store.declared_states}
@@ -105,7 +110,7 @@ class LossTable:
                 f"{where}: no states for a trajectory; states with losses: {', '.join(self.names) or 'none'}",
                 hint="trace a proxy (lossift trace POOL --model SMALL --out DIR), or name them: states=",
             )
-        return names
+        return [self.resolve(name, "states") for name in names]
 
     def column(self, name: str) -> NDArray[Any]:
         """Returns one column, float32[N] or float64[N], nats, not copied."""

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from lossift.atomic import replacing
 from lossift.errors import StoreError
+from lossift.jsontext import to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def map_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def write_file(path: Path, tensors: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None:
     """Writes the tensors and our metadata under `path`, atomically."""
-    metadata = {"lossift": json.dumps(meta, sort_keys=True, ensure_ascii=False)}
+    metadata = {"lossift": to_json(meta)}
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         temporary.write_bytes(safetensors.numpy.save(contiguous, metadata))

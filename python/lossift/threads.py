@@ -8,6 +8,7 @@ from lossift import _native
 from lossift.errors import ArgumentError
 
 VARIABLE = "LOSSIFT_NUM_THREADS"
+MOST_THREADS = 1024  # as in the core: more than anyone has
 
 
 def resolve_threads(n_threads: int | None = None) -> int:
@@ -18,7 +19,7 @@ def resolve_threads(n_threads: int | None = None) -> int:
     Raises
     ------
     ArgumentError
-        When it is not a whole number from 1.
+        When it is not a whole number from 1 to 1024.
     """
     source: object = n_threads
     argument = "n_threads"
@@ -30,6 +31,6 @@ def resolve_threads(n_threads: int | None = None) -> int:
         threads = int(str(source))
     except ValueError:
         threads = 0
-    if threads < 1:
-        raise ArgumentError(f"{argument}: found {source!r}, allowed are whole numbers from 1")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ArgumentError(f"{argument}: found {source!r}, allowed are whole numbers from 1 to {MOST_THREADS}")
     return threads

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from lossift.pool.example import Example, Message
 from lossift.pool.identity import ID_HASH
-from lossift.pool.pool import Pool, read_pool, reopen
+from lossift.pool.pool import Pool, digest_files, read_pool, reopen
 from lossift.pool.strata import Stratum
+from lossift.pool.write import container_of
 
-__all__ = ["ID_HASH", "Example", "Message", "Pool", "Stratum", "read_pool", "reopen"]
+__all__ = ["ID_HASH", "Example", "Message", "Pool", "Stratum", "container_of", "digest_files", "read_pool", "reopen"]

@@ -203,12 +203,9 @@ class Pool:
 
     def digest(self) -> str:
         """BLAKE2b over the bytes of the pool's files, or over its ids if it has none, in hex. Reads every byte."""
-        whole = blake2b(digest_size=16)
-        for stamp in self._stamps:
-            whole.update(_digest_of(Path(stamp["path"])))
         if not self._stamps:
-            whole.update(self.ids.tobytes())
-        return whole.hexdigest()
+            return blake2b(self.ids.tobytes(), digest_size=16).hexdigest()
+        return digest_files([Path(stamp["path"]) for stamp in self._stamps])
 
     def example(self, row: int) -> Example:
         """One example."""
@@ -327,6 +324,14 @@ def _files_stratum(names: list[str], offsets: np.ndarray) -> Stratum:
 def _stamp(file: Path) -> dict[str, Any]:
     status = file.stat()
     return {"path": str(file.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def digest_files(files: Iterable[Path]) -> str:
+    """BLAKE2b over the BLAKE2b of each file's bytes, in hex."""
+    whole = blake2b(digest_size=16)
+    for file in files:
+        whole.update(_digest_of(file))
+    return whole.hexdigest()
 
 
 def _digest_of(file: Path) -> bytes:
