@@ -162,8 +162,8 @@ def test_unsupervised_answers_are_context(tokenizer):
         def __len__(self):
             return 1
 
-        def example(self, row):
-            return Example(
+        def examples(self):
+            yield Example(
                 (Message("user", "a"), Message("assistant", "b", supervised=False), Message("assistant", "c"))
             )
 

@@ -107,6 +107,13 @@ FORMATS = [
      "sharegpt: messages=conversations, system=system, tools=tools",
      (Message(S, "Be kind."), Message(U, "Time?"), Message(A, '{"name": "clock"}'), Message("tool", "noon"),
       Message(A, "Noon."))),
+    ({"messages": [{"role": "assistant", "content": "Ho", "loss_weight": False, "tool_calls": '[{"name": "clock"}]'},
+                   {"role": "assistant", "content": "Hu", "tool_calls": " "},
+                   {"role": "assistant", "content": "Hi", "tool_calls": {}},
+                   {"role": "assistant", "content": None, "tool_calls": ['{"function": {"name": "clock"}}']}]},
+     "messages: messages=messages",
+     (Message(A, 'Ho\n{"name": "clock"}', supervised=False), Message(A, "Hu"), Message(A, "Hi"),
+      Message(A, '{"name": "clock"}'))),
     ({"messages": 3, "prompt": "Hi", "response": "Ho"}, "prompt/completion: prompt=prompt, response=response",
      (Message(U, "Hi"), Message(A, "Ho"))),
 ]  # fmt: skip
@@ -169,6 +176,36 @@ BAD_FILES = [
      "model, function_call, tool, function, observation"),
     ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}',
      "a.jsonl, row 0 (line 1): turn 0 has a part of type 'image' without text; allowed: parts of text"),
+    ("a.jsonl", '{"messages": [{"role": "assistant", "content": "q", "loss_weight": "0"}]}',
+     "a.jsonl, row 0 (line 1): turn 0 has a loss_weight that is text; allowed: a number, true or false"),
+    ("a.jsonl", '{"messages": [{"role": "assistant", "content": "q", "weight": [0]}]}',
+     "a.jsonl, row 0 (line 1): turn 0 has a weight that is a list; allowed: a number, true or false"),
+    ("a.jsonl", '{"messages": [{"role": "assistant", "content": "q", "tool_calls": 5}]}',
+     "a.jsonl, row 0 (line 1): turn 0 has tool_calls that are a number; allowed: a list of objects"),
+    ("a.jsonl", '{"messages": [{"role": "assistant", "content": "q", "tool_calls": {"name": "clock"}}]}',
+     "a.jsonl, row 0 (line 1): turn 0 has tool_calls that are an object; allowed: a list of objects"),
+    ("a.jsonl", '{"messages": [{"role": "assistant", "content": "q", "tool_calls": [5]}]}',
+     "a.jsonl, row 0 (line 1): turn 0 has tool_calls that list a number; allowed: a list of objects"),
+    ("a.jsonl", '{"messages": [{"role": "assistant", "content": "q", "tool_calls": "[{"}]}',
+     "a.jsonl, row 0 (line 1): found the text '[{'; allowed: a list, or the JSON of one"),
+    ("a.jsonl", '{"messages": [{"role": "user", "content": "q"}], "tools": ["{bad"]}',
+     "a.jsonl, row 0 (line 1): found the text '{bad'; allowed: a list, or the JSON of one"),
+    ("a.jsonl", '{"messages": [{"role": "user", "content": "q"}], "tools": 5}',
+     "a.jsonl, row 0 (line 1): field 'tools' (tools) holds a number; allowed: a list of objects"),
+    ("a.jsonl", '{"messages": [{"role": "user", "content": "q"}], "tools": "' + "[" * 100_000 + '"}',
+     f"a.jsonl, row 0 (line 1): found the text '{'[' * 40}...'; allowed: a list, or the JSON of one"),
+    ("a.jsonl", '{"messages": [{"role": "user", "content": [5]}]}',
+     "a.jsonl, row 0 (line 1): turn 0 has a part of type a number without text; allowed: parts of text"),
+    ("a.jsonl", '{"messages": [{"role": "user", "content": "q"}]}\n{"messages": {"role": "user"}}',
+     "a.jsonl, row 1 (line 2): field 'messages' (messages) is an object; allowed: a list of turns"),
+    ("a.jsonl", '{"messages": [{"role": "user", "content": "q"}, "a"]}',
+     "a.jsonl, row 0 (line 1): turn 1 is text; allowed: an object with role and content"),
+    ("a.jsonl", '{"messages": [{"role": {}, "content": "q"}]}',
+     "a.jsonl, row 0 (line 1): turn 0 has the role {}; allowed: system, developer, user, human, assistant, gpt, "
+     "model, function_call, tool, function, observation"),
+    ("a.jsonl", '{"messages": [{"role": "user", "content": "q"}], "system": {"a": 1}}',
+     "a.jsonl, row 0 (line 1): field 'system' (system) holds an object; allowed: text, a number, a list of these or a "
+     "list of turns"),
     ("a.jsonl", '{"messages": [{"role": "user"}]}',
      "a.jsonl, row 0 (line 1): turn 0 has content that is null; allowed: text or a list of parts"),
     ("a.jsonl", '{"text": "all in one"}',
@@ -189,6 +226,13 @@ BAD_FILES = [
     ("a.json", "[ ]", "a.json: holds no examples; allowed: 1 or more"),
     ("a.csv", "question,answer\n", "a.csv: holds no examples; allowed: 1 or more"),
 ]  # fmt: skip
+
+
+def test_values_that_json_can_not_hold_are_refused():
+    call = {"name": "clock", "at": date(2024, 1, 1)}  # as tables give them
+    rows = [{"messages": [{"role": "assistant", "content": "", "tool_calls": [call]}]}]
+    with pytest.raises(PoolError, match="the list, row 0: turn 0 has tool_calls that JSON can't hold: Object of type"):
+        read_pool(rows)
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
@@ -286,6 +330,14 @@ def test_shards_of_two_containers_or_headers_are_refused(tmp_path):
     other = put(tmp_path / "c.csv", "prompt,response\na,b\n")
     with pytest.raises(PoolError, match=r"b\.csv has the columns prompt, response, source and c\.csv prompt, response"):
         read_pool([records, other])
+    # The same columns, but rows of the one would be nonsense under the other's header.
+    for mark in ";\t":
+        marked = put(tmp_path / "d.csv", csv_of(ROWS, mark))
+        with pytest.raises(PoolError) as caught:
+            read_pool([records, marked])
+        assert str(caught.value) == (
+            f"b.csv has ',' between its fields and d.csv {mark!r}; allowed: the same delimiter in every file"
+        )
 
 
 @pytest.mark.parametrize(

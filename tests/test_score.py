@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,29 @@ import pytest
 pytest.importorskip("transformers", reason="scoring needs the extra [score]")
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Qwen3Config,
+)
 
 from lossift.errors import ArgumentError, ModelError, StoreError
 from lossift.pool import read_pool
 from lossift.scoring import score
 from lossift.scoring.encode import Encoding, encode
-from lossift.scoring.models import find_states
+from lossift.scoring.models import (
+    _what_counts,
+    files_digest,
+    find_states,
+    load_model,
+    resolve_length,
+    state_digest,
+)
 from lossift.scoring.templates import resolve_template
 from tiny import losses_one_by_one, some_rows, tiny_llama, tiny_neox, tiny_tokenizer
 
@@ -180,12 +197,114 @@ def test_keep_scores_what_is_left(llama, tmp_path):
 # --------------------------------------------------------------------- names
 
 
+def test_the_shortest_context_decides(llama, tmp_path):
+    long = tiny_llama(tmp_path / "long", max_length=256)
+    models = [long, llama]
+    assert score(ROWS, models, tmp_path / "losses").views["plain"].meta["max_length"] == 128
+    with pytest.raises(ArgumentError, match="found 200, allowed are at most 128, the positions that checkpoint-200"):
+        score(ROWS, models, tmp_path / "other", max_length=200)
+    config = SimpleNamespace(get_text_config=SimpleNamespace)  # says nothing of positions, as those of Mamba
+    assert resolve_length(10**6, config, SimpleNamespace(model_max_length=512), "m") == 10**6
+    assert resolve_length(None, config, SimpleNamespace(model_max_length=512), "m") == 512
+    with pytest.raises(ArgumentError, match="max_length: m doesn't say how many tokens it takes, so give max_length"):
+        resolve_length(None, config, SimpleNamespace(model_max_length=int(1e30)), "m")
+
+
+def test_parts_that_a_crash_after_sealing_left_are_removed(run, tmp_path):
+    store = score(ROWS, run, tmp_path / "losses", part_rows=8)
+    sealed = columns(store)
+    column = next((store.path / "columns").rglob("*.safetensors"))
+    left = column.with_suffix(".parts")
+    left.mkdir()
+    (left / "000000000000-000000000008.safetensors").write_bytes(b"whatever")
+    score(ROWS, run, tmp_path / "losses", part_rows=16)
+    assert columns(store) == sealed
+
+
 def test_names_of_states(run, tmp_path):
     for name in ("a b", "run@2", "step-30"):
         shutil.copytree(run / "checkpoint-200", tmp_path / name)
     found = find_states([tmp_path / "a b", f"mine={tmp_path / 'run@2'}", tmp_path / "run@2", tmp_path / "step-30"])
     assert [(s.name, s.step) for s in found] == [("a-b", None), ("mine", None), ("run-2", None), ("step-30", 30)]
     assert [s.name for s in find_states(f"{run}/checkpoint-*")] == ["checkpoint-200", "checkpoint-1000"]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["base", "checkpoint-100", "checkpoint-1000", "checkpoint-500"],  # as a shell's glob sorts them
+         ["base", "checkpoint-100", "checkpoint-500", "checkpoint-1000"]),
+        (["checkpoint-500", "base", "checkpoint-100", "last"], ["checkpoint-100", "base", "checkpoint-500", "last"]),
+        (["late=checkpoint-1000", "early=checkpoint-100"], ["early", "late"]),
+        (["last", "base"], ["last", "base"]),
+    ],
+)  # fmt: skip
+def test_states_with_a_step_are_in_step_order(tmp_path, given, names):
+    folders = {}
+    for model in given:
+        name = model.rpartition("=")[2]
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        (folders[name] / "config.json").write_text("{}")
+        (folders[name] / "model.safetensors").touch()
+    models = [f"{named}{equals}{folders[name]}" for named, equals, name in (model.rpartition("=") for model in given)]
+    assert [source.name for source in find_states(models)] == names
+
+
+# ------------------------------------------------------------------- digests
+
+
+def edited(folder, target, **changes):
+    """Returns a copy of a model folder with other values in its config."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | changes))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}, False),
+        ({"rms_norm_eps": 0.1}, False),
+        ({"_name_or_path": "elsewhere", "transformers_version": "9.9", "dtype": "bfloat16"}, True),
+        ({"torch_dtype": "float16", "use_cache": False, "architectures": None, "pad_token_id": 3}, True),
+    ],
+)
+def test_a_digest_is_of_weights_and_config(llama, tmp_path, changes, same):
+    one, other = edited(llama, tmp_path / "one"), edited(llama, tmp_path / "other", **changes)
+    sources = find_states([one, other])
+    digests = [files_digest(source) for source in sources]
+    assert (digests[0] == digests[1]) == same
+    digests = [state_digest(load_model(source, dtype="float32", device="cpu")) for source in sources]
+    assert (digests[0] == digests[1]) == same
+    score(ROWS, f"m={one}", tmp_path / "losses")
+    if same:
+        lines = []
+        score(ROWS, f"m={other}", tmp_path / "losses", talk=lines.append)
+        assert lines[-1] == "m: scored already"
+    else:
+        with pytest.raises(StoreError, match="holds losses of other weights"):
+            score(ROWS, f"m={other}", tmp_path / "losses")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(rope_parameters={"rope_theta": 1e6, "rope_type": "linear", "factor": 2.0}),
+        GPTNeoXConfig(),
+        GPT2Config(),
+        Gemma2Config(),
+        Qwen3Config(),
+        Gemma3Config(),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_state_read_back_has_the_same_digest(config, tmp_path):
+    counted = _what_counts(config.to_dict())
+    config.save_pretrained(tmp_path)
+    assert _what_counts(AutoConfig.from_pretrained(tmp_path).to_dict()) == counted
+    assert len(counted) > 100
 
 
 # ----------------------------------------------------------------- bad input
@@ -216,6 +335,21 @@ def test_bad_models(run, llama, tmp_path):
     for models, kind, message in cases:
         with pytest.raises(kind, match=message):
             score(ROWS, models, tmp_path / "losses")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "neox"])
+@pytest.mark.parametrize("lost", [["tokenizer.json"], ["tokenizer.json", "tokenizer_config.json"]])
+def test_a_folder_without_tokenizer(llama, tmp_path, architecture, lost):
+    folder = tmp_path / "mute"
+    if architecture == "llama":
+        shutil.copytree(llama, folder)
+    else:
+        tiny_neox(folder, tiny_tokenizer())  # for which transformers makes up a tokenizer of two tokens
+    for name in lost:
+        (folder / name).unlink()
+    with pytest.raises(ModelError, match=r"mute: holds no tokenizer \(tokenizer\.json\)$") as caught:
+        score(ROWS, folder, tmp_path / "losses")
+    assert caught.value.hint == f"save the model's there: tokenizer.save_pretrained({str(folder)!r})"
 
 
 def test_a_tokenizer_without_end(llama, tmp_path):
@@ -254,6 +388,7 @@ def test_other_weights_under_a_name_that_is_taken(run, tmp_path):
         ({"token_budget": 0}, "token_budget: found 0, allowed are whole numbers from 1"),
         ({"part_rows": -1}, "part_rows: found -1"),
         ({"max_length": 1}, "max_length: found 1, allowed are whole numbers from 2"),
+        ({"max_length": 129}, "max_length: found 129, allowed are at most 128, the positions that checkpoint-200 has"),
         ({"dtype": "float8"}, "dtype: found 'float8', allowed are auto, float32, float16, bfloat16"),
         ({"device": "abacus"}, "device: found 'abacus'"),
         ({"template": "no-such-file"}, "template: found 'no-such-file'"),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
+import resource
 import shutil
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +20,17 @@ pytest.importorskip("transformers", reason="scoring needs the extra [score]")
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
+from lossift.atomic import DiskError
 from lossift.errors import ArgumentError, ModelError, PoolError, StoreError
 from lossift.pool import read_pool
 from lossift.scoring import LossRecorder, score, tiny_model, trace
 from lossift.scoring.encode import Encoding, encode
 from lossift.scoring.recipes import RECIPES
 from lossift.scoring.record import spaced_steps
+from lossift.scoring.saving import disk_errors_told
 from lossift.scoring.templates import resolve_template
 from lossift.scoring.training import EpochBatches, Examples, Settings, collate, count_steps, plan_epochs
 from lossift.store import LossStore
@@ -52,6 +60,16 @@ def unbroken(llama, tmp_path_factory):
 
 def columns(store):
     return {path.name: path.read_bytes() for path in sorted((store.path / "columns").rglob("*")) if path.is_file()}
+
+
+def tiny_gpt2(out):
+    """Returns the folder of a random GPT-2 of 128 positions: beyond them it fails, and doesn't just score badly."""
+    tokenizer = tiny_tokenizer()
+    eos = tokenizer.eos_token_id
+    shape = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": eos, "eos_token_id": eos}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return out
 
 
 def interrupt_at(what, count=1):
@@ -280,6 +298,123 @@ def test_nothing_is_left_behind(llama, tmp_path, monkeypatch, capfd):
     assert capfd.readouterr() == ("", ""), "a library prints nothing"
 
 
+def test_a_recipe_longer_than_the_model(tmp_path):
+    lines = []
+    for architecture in (tiny_llama, tiny_gpt2):
+        folder = architecture(tmp_path / architecture.__name__)
+        out = tmp_path / f"losses-{folder.name}"
+        rows = [*ROWS[:8], {"prompt": "What is it? " * 60, "completion": "It is red."}]
+        options = {"states": 1, "epochs": 1, "batch_size": 4, "talk": lines.append}
+        store = trace(rows, folder, out, recipe="s2l", **options)
+        assert f"max_length: 128, all that {folder.name} takes; the recipe's is 512" in lines
+        assert store.views["alpaca"].meta["max_length"] == 128
+        assert store.valid.all()
+        assert store.views["alpaca"].n_tokens[8] == 128
+        with pytest.raises(
+            ArgumentError, match=f"found 512, allowed are at most 128, the positions that {folder.name}"
+        ):
+            trace(rows, folder, tmp_path / "other", recipe="s2l", max_length=512, **options)
+        with pytest.raises(ArgumentError, match="found 512, allowed are at most 128, the positions that "):
+            train(folder, tmp_path / "run", [LossRecorder(rows, tmp_path / "other", max_length=512)])
+
+
+def test_the_largest_seed(llama, tmp_path):
+    options = {"states": 1, "epochs": 1, "batch_size": 4}
+    store = trace(ROWS[:8], llama, tmp_path / "losses", seed=2**64 - 1, **options)
+    assert store.info["trace"]["seed"] == 2**64 - 1
+    assert columns(trace(ROWS[:8], llama, store.path, seed=2**64 - 1, **options))
+
+
+# ----------------------------------------------------------------- full disks
+
+
+def system(code, name=None):
+    return OSError(code, os.strerror(code), name)
+
+
+FULL = "free some space and run the same command again: it goes on from what was already written"
+LOCKED = "make it writable and run the same command again: what was already written is kept"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (system(errno.ENOSPC), "run: can't be written: No space left on device", FULL),
+        (system(errno.ENOSPC, "run/a"), "run/a: can't be written: No space left on device", FULL),
+        (system(errno.EROFS), "run: can't be written: Read-only file system", LOCKED),
+        (system(errno.EACCES), "run: can't be written: Permission denied", LOCKED),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+         "run: can't be written: No space left on device", FULL),
+        (RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"),
+         "run: can't be written: the disk is full or failing", FULL),
+        (RuntimeError("[enforce fail at inline_container.cc:862] . PytorchStreamWriter failed writing file data/0: "
+                      "file write failed"), "run: can't be written: the disk is full or failing", FULL),
+        (RuntimeError("basic_filebuf::xsputn error writing the file: No space left on device"),
+         "run: can't be written: No space left on device", FULL),
+    ],
+)  # fmt: skip
+def test_disk_errors_of_libraries(error, message, hint):
+    with pytest.raises(DiskError) as caught, disk_errors_told(Path("run")):
+        raise error
+    assert (str(caught.value), caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        system(errno.ENOENT),
+        DiskError("ours"),
+        SafetensorError("Error while deserializing header: header too large"),
+        RuntimeError("PytorchStreamReader failed reading zip archive: failed finding central directory"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_other_errors_pass(error):
+    with pytest.raises(type(error)) as caught, disk_errors_told(Path("run")):
+        raise error
+    assert caught.value is error
+
+
+@contextmanager
+def files_of_at_most(n_bytes):
+    """The system refuses to let a file grow: a disk that is full, as far as a writer can tell."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# The model (0.1 MB) is written by safetensors, the optimizer (0.3 MB) by torch.
+@pytest.mark.parametrize("room", [50_000, 200_000])
+def test_a_full_disk_is_one_error_and_the_same_call_goes_on(unbroken, llama, tmp_path, room):
+    with files_of_at_most(room), pytest.raises(DiskError, match=r"training.*: can't be written: ") as caught:
+        trace(ROWS, llama, tmp_path / "losses", **OPTIONS)
+    assert caught.value.hint == FULL
+    assert columns(trace(ROWS, llama, tmp_path / "losses", **OPTIONS)) == columns(unbroken)
+
+
+def test_a_full_disk_when_the_proxy_is_kept(unbroken, llama, tmp_path, monkeypatch):
+    def full(*_):
+        raise system(errno.ENOSPC, "model.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lossift.scoring.training.shutil.copy2", full)
+        with pytest.raises(DiskError, match=r"model\.safetensors: can't be written: No space left on device"):
+            trace(ROWS, llama, tmp_path / "losses", **OPTIONS)
+    store = trace(ROWS, llama, tmp_path / "losses", **OPTIONS)
+    assert columns(store) == columns(unbroken)
+    assert (store.path / "model" / "model.safetensors").exists()
+    assert [path.name for path in store.path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_full_disk_for_a_tiny_model(tmp_path):
+    with files_of_at_most(50_000), pytest.raises(DiskError, match="tiny: can't be written: "):
+        tiny_llama(tmp_path / "tiny")
+
+
 def test_nothing_to_train_on(llama, tmp_path):
     with pytest.raises(PoolError, match="none of its examples is valid"):
         trace([{"prompt": "a", "completion": ""}] * 3, llama, tmp_path / "losses")
@@ -291,6 +426,8 @@ def test_nothing_to_train_on(llama, tmp_path):
         ({"recipe": "s3l"}, "recipe: found 's3l', allowed are default, s2l"),
         ({"epochs": 0}, "epochs: found 0, allowed are numbers above 0"),
         ({"learning_rate": float("nan")}, "learning_rate: found nan"),
+        ({"seed": 2**64}, r"seed: found 18446744073709551616, allowed are whole numbers from 0 to 2\*\*64 - 1"),
+        ({"seed": -1}, "seed: found -1, allowed are whole numbers from 0"),
         ({"states": 0}, "states: found 0, allowed are whole numbers from 1"),
         ({"dtype": "bfloat16"}, "dtype: found 'bfloat16', a proxy is trained in float32"),
     ],

@@ -198,7 +198,7 @@ def _suffix(path: Path) -> str:
 
 
 def _check_same_columns(sources: list[Source]) -> None:
-    """Rows of several tables go back under one header, so the headers agree."""
+    """Rows of several tables go back under one header, so the headers and delimiters agree."""
     if isinstance(sources[0], Delimited):
         columns = [source.fields for source in sources if isinstance(source, Delimited)]
     elif sources[0].container == "parquet":
@@ -210,6 +210,13 @@ def _check_same_columns(sources: list[Source]) -> None:
             raise PoolError(
                 f"{sources[0].name} has the columns {', '.join(columns[0])} and {source.name} "
                 f"{', '.join(names)}; allowed: the same columns in every file"
+            )
+    marks = [(source.name, source.delimiter) for source in sources if isinstance(source, Delimited)]
+    for name, mark in marks[1:]:
+        if mark != marks[0][1]:
+            raise PoolError(
+                f"{marks[0][0]} has {marks[0][1]!r} between its fields and {name} {mark!r}; "
+                "allowed: the same delimiter in every file"
             )
 
 

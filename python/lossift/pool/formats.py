@@ -273,21 +273,45 @@ def _turn(turn: Any, index: int) -> Message:
     content = turn.get("content")
     if content is None:
         content = turn.get("value")
-    calls = turn.get("tool_calls") or ()
+    calls = _calls(turn.get("tool_calls"), index)
     if type(content) is not str:
         content = "" if content is None and calls else _content(content, index)
     if calls:
-        lines = [json.dumps(without_nulls(_function(call)), ensure_ascii=False) for call in calls]
-        content = "\n".join(([content] if content else []) + lines)
-    weight = turn.get("loss_weight")
-    if weight is None:
-        weight = turn.get("weight")
-    return Message(role, content, "", weight is None or weight != 0)
+        content = "\n".join([content, *calls] if content else calls)
+    return Message(role, content, "", _weight(turn, index) != 0)
 
 
-def _function(call: Any) -> Any:
-    function = call.get("function") if isinstance(call, dict) else None
-    return call if function is None else function
+def _weight(turn: Row, index: int) -> float:
+    """What a turn counts: only whether it is zero matters."""
+    for field in ("loss_weight", "weight"):
+        weight = turn.get(field)
+        if isinstance(weight, int | float):
+            return weight
+        if weight is not None:
+            raise RowError(f"turn {index} has a {field} that is {kind_of(weight)}; allowed: a number, true or false")
+    return 1
+
+
+def _calls(calls: Any, index: int) -> list[str]:
+    """The tool calls of a turn, each as a line of JSON."""
+    if isinstance(calls, str):
+        calls = _parse_list(calls) if calls.strip() else None
+    if not calls:
+        return []
+    if not isinstance(calls, list | tuple):
+        raise RowError(f"turn {index} has tool_calls that are {kind_of(calls)}; allowed: a list of objects")
+    lines = []
+    for item in calls:
+        call = _parse_list(item) if isinstance(item, str) and item.startswith("{") else item
+        if not isinstance(call, dict):
+            raise RowError(f"turn {index} has tool_calls that list {kind_of(call)}; allowed: a list of objects")
+        function = call.get("function")
+        said = without_nulls(call if function is None else function)
+        try:
+            lines.append(json.dumps(said, ensure_ascii=False))
+        except (TypeError, ValueError) as error:  # tables and lists in memory may hold what JSON can't
+            raise RowError(f"turn {index} has tool_calls that JSON can't hold: {error}") from None
+    return lines
 
 
 def _content(content: Any, index: int) -> str:
@@ -345,7 +369,7 @@ def _tools(row: Row, field: str | None) -> Tools | None:
         return None
     if not isinstance(value, list | tuple):
         raise RowError(f"field {field!r} (tools) holds {kind_of(value)}; allowed: a list of objects")
-    tools = [json.loads(tool) if isinstance(tool, str) and tool.startswith("{") else tool for tool in value]
+    tools = [_parse_list(tool) if isinstance(tool, str) and tool.startswith("{") else tool for tool in value]
     wrong = [tool for tool in tools if not isinstance(tool, dict)]
     if wrong:
         raise RowError(f"field {field!r} (tools) lists {kind_of(wrong[0])}; allowed: a list of objects")
@@ -356,7 +380,7 @@ def _parse_list(text: str) -> Any:
     """A list that the row keeps as JSON text (tools as a rule; everything in CSV)."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         shown = text if len(text) <= 40 else text[:40] + "..."
         raise RowError(f"found the text {shown!r}; allowed: a list, or the JSON of one") from None
 

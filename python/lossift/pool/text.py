@@ -214,7 +214,7 @@ class Delimited(_Offsets):
 
     def __init__(self, path: Path, name: str, data: Data, container: str) -> None:
         self.container = container
-        self._delimiter = "\t" if container == "tsv" else ","
+        self.delimiter = "\t" if container == "tsv" else ","
         self.fields: list[str] = []
         self.header = b""
         super().__init__(path, name, data)
@@ -223,12 +223,12 @@ class Delimited(_Offsets):
         newline = self._data.find(b"\n", self._begin)
         first = self._data[self._begin : newline if newline >= 0 else None]
         if self.container == "csv" and b"," not in first:  # what spreadsheets of many countries call CSV
-            self._delimiter = next((mark for mark in ";\t" if mark.encode() in first), ",")
+            self.delimiter = next((mark for mark in ";\t" if mark.encode() in first), ",")
         starts, stops = array("q"), array("q")
         lines = _PhysicalLines(self)
         start = self._begin
         with _fields_of_any_size():
-            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+            reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
             while True:
                 line = lines.read + 1
                 try:
@@ -257,7 +257,7 @@ class Delimited(_Offsets):
         """The record's fields by the header's names."""
         text = self._text(int(self._starts[index]), int(self._stops[index]))
         with _fields_of_any_size():
-            record = next(csv.reader([text], delimiter=self._delimiter, strict=True))
+            record = next(csv.reader([text], delimiter=self.delimiter, strict=True))
         return dict(zip(self.fields, record, strict=True))
 
 

@@ -72,6 +72,10 @@ class Recording:
                 self._declare(np.zeros((3, len(pool)), dtype=np.int32))  # refused, before any work is done
             encoded = self.encoded
             self._declare(np.stack([encoded.n_supervised, encoded.n_tokens, encoded.why_invalid]))
+        for state in store.declared_states:
+            if sealed := self.sealed_meta(state.name):
+                # Removes the parts that a crash after sealing has left; nobody else asks for a finished column.
+                store.writer(state.name, self.view, meta=sealed, part_rows=sealed["part_rows"])
 
     @property
     def encoded(self) -> Encoded:

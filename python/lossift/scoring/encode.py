@@ -245,11 +245,11 @@ def encode(pool: Pool, encoding: Encoding, *, progress: Progress | None = None) 
     why_invalid = np.zeros(n_examples, dtype=np.uint8)
     n_cut, first_broken = 0, None
 
+    examples = pool.examples()  # one sweep: a table is far slower row by row
     for start in range(0, n_examples, _CHUNK):
         stop = min(start + _CHUNK, n_examples)
         rows, texts, spans = [], [], []
-        for row in range(start, stop):
-            example = pool.example(row)
+        for row, example in zip(range(start, stop), examples, strict=False):  # in this order: no example is lost
             if not _has_response(example):
                 why_invalid[row] = Reason.EMPTY_RESPONSE
                 continue

@@ -1,7 +1,7 @@
 """Models: from what a user names to states, tokenizers and weights in memory.
 
 Enter: paths, hub ids, globs. Leave: `Source` (one state's folder), a tokenizer, a model in eval mode, and the
-digest of a state's weights, which is what makes a loss column belong to it. The digest reads the weight files
+digest of a state's weights and config, which is what makes a loss column belong to it. It reads the weight files
 once (about 1 GB/s), which is far cheaper than loading them, so a finished job is recognised without a model.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,17 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
 _STEP = re.compile(r"(?:checkpoint|step)[-_]?(\d+)")
 _HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
+_NOT_COUNTING = {
+    "architectures",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "pad_token_id",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+_VOCABULARIES = ("tokenizer.json", "tekken.json", "*.model", "*.tiktoken", "vocab*")
 _CHUNK_BYTES = 1 << 24
 
 
@@ -61,7 +73,7 @@ class Source:
 
 
 def find_states(models: str | Path | Sequence[str | Path]) -> list[Source]:
-    """Returns the states that the argument names, in the order given, checkpoints of one folder by step.
+    """Returns the states that the argument names, in the order given, but those with a step by step.
 
     Parameters
     ----------
@@ -80,6 +92,9 @@ def find_states(models: str | Path | Sequence[str | Path]) -> list[Source]:
     if not given:
         raise ArgumentError("models: found none, give at least one path or hub id")
     sources = [source for model in given for source in _resolve(str(model))]
+    # A shell's glob sorts checkpoint-1000 before checkpoint-500: those with a step share their places by step.
+    in_order = iter(_by_step([source for source in sources if source.step is not None]))
+    sources = [source if source.step is None else next(in_order) for source in sources]
     by_name: dict[str, Source] = {}
     for source in sources:
         if other := by_name.get(source.name):
@@ -184,7 +199,15 @@ def load_config(source: Source, *, trust_remote_code: bool = False) -> Any:
 
 
 def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
-    """Returns the tokenizer that lies beside the weights."""
+    """Returns the tokenizer that lies beside the weights.
+
+    Where there is none, transformers may make one up that knows two tokens (GPT-NeoX), so the files are looked for.
+    """
+    if not (source.gguf or trust_remote_code or any(any(source.folder.glob(name)) for name in _VOCABULARIES)):
+        raise ModelError(
+            f"{source.folder}: holds no tokenizer (tokenizer.json)",
+            hint=f"save the model's there: tokenizer.save_pretrained({str(source.folder)!r})",
+        )
     with _told_as_model_error(source, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             source.folder, **_gguf(source), trust_remote_code=trust_remote_code, local_files_only=True
@@ -208,10 +231,36 @@ def load_model(source: Source, *, dtype: str, device: str, trust_remote_code: bo
     return model.to(device).eval()
 
 
+def known_context(config: Any) -> int | None:
+    """Returns how many positions a model has, None where its configuration doesn't say.
+
+    Past them GPT-2 fails and rotary models score what they have never seen, without a word.
+    """
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None
+
+
+def resolve_length(given: int | None, config: Any, tokenizer: Any, name: str) -> int:
+    """Returns `given` where the model takes that many tokens, or all that it takes when None is given.
+
+    Where the configuration doesn't say, any length given is believed.
+
+    Raises
+    ------
+    ArgumentError
+        When the model takes fewer, or none is given and nobody says how many it takes.
+    """
+    if given is None:
+        return context_length(config, tokenizer, name)
+    context = known_context(config)
+    if context is not None and given > context:
+        raise ArgumentError(f"max_length: found {given}, allowed are at most {context}, the positions that {name} has")
+    return given
+
+
 def context_length(config: Any, tokenizer: Any, name: str) -> int:
     """Returns how many tokens a model takes, by its configuration or else by its tokenizer."""
-    text_config = config.get_text_config()
-    length = getattr(text_config, "max_position_embeddings", None) or tokenizer.model_max_length
+    length = known_context(config) or tokenizer.model_max_length
     if not isinstance(length, int) or length > 1 << 30:  # tokenizers say 1e30 for "unknown"
         raise ArgumentError(f"max_length: {name} doesn't say how many tokens it takes, so give max_length")
     return length
@@ -247,8 +296,10 @@ def resolve_dtype(dtype: str, config: Any, device: str) -> str:
 
 
 def files_digest(source: Source) -> str:
-    """Returns a digest of the bytes of a state's weight files, in the order of their names."""
+    """Returns a digest of a state's config and the bytes of its weight files, in the order of their names."""
     digest = blake2b(digest_size=16)
+    if not source.gguf:  # which holds its own
+        digest.update(_what_counts(json.loads((source.folder / "config.json").read_bytes())))
     for path in source.weight_files:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
@@ -257,12 +308,28 @@ def files_digest(source: Source) -> str:
 
 
 def state_digest(model: Any) -> str:
-    """Returns a digest of the weights of a model in memory: names, dtypes, shapes and bytes."""
-    digest = blake2b(digest_size=16)
+    """Returns a digest of a model in memory: its config, and its weights' names, dtypes, shapes and bytes."""
+    digest = blake2b(_what_counts(model.config.to_dict()), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _what_counts(config: dict[str, Any]) -> bytes:
+    """Returns what decides losses in a config: the same weights with another `rope_theta` are another model.
+
+    Not what saving, loading or training leaves in it: names, versions, dtypes (a column has its own), special tokens.
+    """
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): kept(v) for k, v in value.items() if not (str(k).startswith("_") or k in _NOT_COUNTING)}
+        if isinstance(value, list | tuple):
+            return [kept(item) for item in value]
+        return value
+
+    return json.dumps(kept(config), sort_keys=True, default=str).encode()
 
 
 # ------------------------------------------------------------------ manners

@@ -23,14 +23,15 @@ from lossift.scoring.column import PART_ROWS, Recording
 from lossift.scoring.encode import Encoding, Progress, Talk
 from lossift.scoring.models import (
     Source,
-    context_length,
     files_digest,
     find_model,
+    known_context,
     load_config,
     load_model,
     load_tokenizer,
     manners,
     resolve_device,
+    resolve_length,
     state_digest,
 )
 from lossift.scoring.recipes import RECIPES, Recipe
@@ -105,9 +106,10 @@ def trace(
     keep_proxy
         Whether the trained proxy stays, in ``out/model``.
     seed
-        Decides which examples `limit` takes and the order of training; unless given 0 and the recipe's.
+        Decides which examples `limit` takes and the order of training; unless given 0 and the recipe's. From 0 to
+        2**64 - 1; what torch draws (dropout) is decided by the seed modulo 2**32.
     template, max_length, truncated, token_budget, device, part_rows, mapping, split, limit
-        As in `score`; the recipe decides template and length unless given.
+        As in `score`; the recipe decides template and length unless given, the length as far as the model takes it.
     dtype
         ``auto`` or ``float32``: the proxy is trained and scored in float32.
     trust_remote_code, n_threads, talk, progress
@@ -119,6 +121,8 @@ def trace(
         When an argument is outside what is allowed, or isn't what the run in `out` was begun with.
     ModelError
         When `model` is no model, or its tokenizer can't be used.
+    DiskError
+        When the disk is full; the same call goes on once there is space.
 
     Examples
     --------
@@ -138,9 +142,11 @@ def trace(
         rows = open_pool(pool, mapping=mapping, split=split, limit=limit, seed=seed or 0, talk=talk)
         config = load_config(source, trust_remote_code=trust_remote_code)
         tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-        length = max_length or plan.max_length
-        if length is None:
-            length = context_length(config, tokenizer, source.name)
+        if max_length is None and plan.max_length is not None:
+            max_length = min(plan.max_length, known_context(config) or plan.max_length)
+            if max_length < plan.max_length and talk:
+                talk(f"max_length: {max_length:,}, all that {source.name} takes; the recipe's is {plan.max_length:,}")
+        length = resolve_length(max_length, config, tokenizer, source.name)
         encoding = Encoding(tokenizer, resolve_template(template or plan.template, tokenizer), length, truncated)
         recording = Recording(
             LossStore.create(out, rows),
@@ -221,6 +227,8 @@ def _recipe(name: str, **overrides: float | int | None) -> Recipe:
     if name not in RECIPES:
         raise ArgumentError(f"recipe: found {name!r}, allowed are {', '.join(RECIPES)}")
     given: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
+    if not 0 <= given.get("seed", 0) < 1 << 64:
+        raise ArgumentError(f"seed: found {given['seed']}, allowed are whole numbers from 0 to 2**64 - 1")
     for key in ("epochs", "learning_rate"):
         if key in given and not 0 < given[key] < np.inf:
             raise ArgumentError(f"{key}: found {given[key]}, allowed are numbers above 0")

@@ -18,7 +18,7 @@ from lossift.atomic import write_bytes
 from lossift.errors import ArgumentError, ModelError, StoreError
 from lossift.scoring.column import PART_ROWS, Recording
 from lossift.scoring.encode import Encoding, Progress, Talk
-from lossift.scoring.models import context_length, state_digest
+from lossift.scoring.models import resolve_length, state_digest
 from lossift.scoring.score import check_positive, open_pool
 from lossift.scoring.templates import resolve_template
 from lossift.store import LossStore
@@ -168,7 +168,7 @@ class LossRecorder(TrainerCallback):  # type: ignore[misc]  # transformers has n
             )
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
         template, max_length, truncated = self._encoding_options
-        length = max_length or context_length(model.config, tokenizer, type(model).__name__)
+        length = resolve_length(max_length, model.config, tokenizer, type(model).__name__)
         encoding = Encoding(tokenizer, resolve_template(template, tokenizer), length, truncated)
         return Recording(LossStore.create(self._out, self._pool), self._pool, encoding, **self._options)
 

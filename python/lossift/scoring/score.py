@@ -16,7 +16,6 @@ from lossift.scoring.column import PART_ROWS, Recording
 from lossift.scoring.encode import Encoding, Progress, Talk, tokenizer_digest
 from lossift.scoring.models import (
     Source,
-    context_length,
     files_digest,
     find_states,
     load_config,
@@ -25,6 +24,7 @@ from lossift.scoring.models import (
     manners,
     resolve_device,
     resolve_dtype,
+    resolve_length,
 )
 from lossift.scoring.templates import resolve_template
 from lossift.store import LossStore
@@ -73,7 +73,7 @@ def score(
         ``auto`` (the tokenizer's chat template, else ``plain``), ``chat``, ``plain``, ``alpaca``, a Jinja template
         or the path of one.
     max_length
-        Tokens per example; the models' context unless given.
+        Tokens per example, at most the models' context; the smallest of them unless given.
     truncated
         What becomes of an example whose response doesn't fit: ``drop`` makes it invalid, ``keep`` cuts it.
     view
@@ -119,9 +119,8 @@ def score(
         configs = [load_config(source, trust_remote_code=trust_remote_code) for source in sources]
         dtypes = [resolve_dtype(dtype, config, device) for config in configs]
         tokenizer = _common_tokenizer(sources, trust_remote_code=trust_remote_code)
-        if max_length is None:
-            max_length = min(context_length(c, tokenizer, s.name) for c, s in zip(configs, sources, strict=True))
-        encoding = Encoding(tokenizer, resolve_template(template, tokenizer), max_length, truncated)
+        length = min(resolve_length(max_length, c, tokenizer, s.name) for c, s in zip(configs, sources, strict=True))
+        encoding = Encoding(tokenizer, resolve_template(template, tokenizer), length, truncated)
         recording = Recording(
             LossStore.create(out, rows),
             rows,

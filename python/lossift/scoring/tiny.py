@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lossift.errors import ArgumentError
 from lossift.scoring.models import manners
+from lossift.scoring.saving import disk_errors_told
 
 END = "<|endoftext|>"
 _SMALLEST_VOCABULARY = 257  # every byte, and the end mark
@@ -74,8 +75,9 @@ def tiny_model(
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-        tokenizer.save_pretrained(out)
-        model.save_pretrained(out)
+        with disk_errors_told(out):
+            tokenizer.save_pretrained(out)
+            model.save_pretrained(out)
     return out
 
 

@@ -27,6 +27,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from lossift import _native
 from lossift.reasons import Reason
+from lossift.scoring.saving import disk_errors_told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -209,7 +210,7 @@ def train(
             warmup_steps=int(np.ceil(settings.warmup * n_steps)),
             weight_decay=settings.weight_decay,
             optim="adamw_torch",
-            seed=settings.seed,
+            seed=settings.seed % 2**32,  # dropout and the like; NumPy takes no more, the order of examples does
             bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=device.type == "cuda",
@@ -230,7 +231,8 @@ def train(
             processing_class=tokenizer,
             callbacks=[callback, Housekeeping(batches, folder, progress)],
         )
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with disk_errors_told(folder):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def plan_epochs(examples: Examples, ids: NDArray[np.uint64], settings: Settings, device: str) -> EpochBatches:
@@ -269,11 +271,12 @@ def keep_model(checkpoint: Path, target: Path) -> None:
     """Copies the model and tokenizer of a checkpoint to `target`, whole or not at all."""
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for path in checkpoint.iterdir():
-        if path.name not in _NOT_MODEL and not path.name.startswith("rng_state"):
-            shutil.copy2(path, temporary)
-    temporary.rename(target)
+    with disk_errors_told(target):
+        temporary.mkdir(parents=True)
+        for path in checkpoint.iterdir():
+            if path.name not in _NOT_MODEL and not path.name.startswith("rng_state"):
+                shutil.copy2(path, temporary)
+        temporary.rename(target)
 
 
 @contextlib.contextmanager
