@@ -36,7 +36,13 @@ pub struct Clustering {
     /// "no label moved" or "n_iterations reached".
     #[pyo3(get)]
     why_stopped: &'static str,
-    /// How many rows the centroids were fitted on; `inertia`, `moved` and `reseeded` are about these.
+    /// "cells" where distances that can't matter were left out, "none" where all were calculated; all else is the same.
+    #[pyo3(get)]
+    pruning: &'static str,
+    /// The share of the distances that was calculated at each assignment.
+    #[pyo3(get)]
+    evaluated: Vec<f64>,
+    /// How many rows the centroids were fitted on; the record of the assignments is about these.
     #[pyo3(get)]
     n_fit_rows: usize,
 }
@@ -97,6 +103,7 @@ pub fn cluster<'py>(
         seed: door::number("seed", seed, 0)?,
         max_fit_rows: max_fit_rows.map(|rows| door::number("max_fit_rows", rows, 1)).transpose()?,
         n_threads: n_threads.map_or(Ok(1), |n_threads| door::number("n_threads", n_threads, 1))?,
+        pruning: None,
         kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
     };
     let shape = Shape::from_name(shape).map_err(|error| door::exception(&error))?;
@@ -116,10 +123,12 @@ pub fn cluster<'py>(
         labels: PyArray1::from_vec(py, found.labels).unbind(),
         centroids: PyArray1::from_vec(py, found.centroids).reshape([found.sizes.len(), n_dims])?.unbind(),
         sizes: PyArray1::from_vec(py, found.sizes).unbind(),
-        inertia: found.steps.iter().map(|step| step.inertia).collect(),
-        moved: found.steps.iter().map(|step| step.moved).collect(),
-        reseeded: found.steps.iter().map(|step| step.reseeded).collect(),
-        why_stopped: found.stop.text(),
+        inertia: found.record.steps.iter().map(|step| step.inertia).collect(),
+        moved: found.record.steps.iter().map(|step| step.moved).collect(),
+        reseeded: found.record.steps.iter().map(|step| step.reseeded).collect(),
+        why_stopped: found.record.stop.text(),
+        pruning: found.record.pruning.name(),
+        evaluated: found.record.evaluated,
         n_fit_rows: found.n_fit_rows,
     })
 }

@@ -2,8 +2,8 @@
 
 use super::{LANES, Lanes, shells};
 use std::arch::x86_64::{
-    __m256, _CMP_LT_OQ, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
-    _mm256_storeu_ps, _mm256_sub_ps,
+    __m256, _CMP_LT_OQ, _MM_HINT_T0, _mm_prefetch, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_min_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 #[derive(Clone, Copy)]
@@ -16,6 +16,11 @@ impl Lanes for Pair {
     unsafe fn load(values: &[f32; LANES]) -> Self {
         let first = values.as_ptr();
         unsafe { Self(_mm256_loadu_ps(first), _mm256_loadu_ps(first.add(8))) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(values: &[f32; LANES]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) }
     }
 
     #[inline(always)]
@@ -40,6 +45,11 @@ impl Lanes for Pair {
     #[inline(always)]
     unsafe fn squared_plus(self, sum: Self) -> Self {
         unsafe { Self(_mm256_fmadd_ps(self.0, self.0, sum.0), _mm256_fmadd_ps(self.1, self.1, sum.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn least(self, other: Self) -> Self {
+        unsafe { Self(_mm256_min_ps(self.0, other.0), _mm256_min_ps(self.1, other.1)) }
     }
 
     #[inline(always)]

@@ -2,8 +2,8 @@
 
 use super::{LANES, Lanes, shells};
 use std::arch::x86_64::{
-    __m512, _CMP_LT_OQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps,
-    _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, _CMP_LT_OQ, _MM_HINT_T0, _mm_prefetch, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_min_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 #[derive(Clone, Copy)]
@@ -15,6 +15,11 @@ impl Lanes for Whole {
     #[inline(always)]
     unsafe fn load(values: &[f32; LANES]) -> Self {
         unsafe { Self(_mm512_loadu_ps(values.as_ptr())) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(values: &[f32; LANES]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) }
     }
 
     #[inline(always)]
@@ -35,6 +40,11 @@ impl Lanes for Whole {
     #[inline(always)]
     unsafe fn squared_plus(self, sum: Self) -> Self {
         unsafe { Self(_mm512_fmadd_ps(self.0, self.0, sum.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn least(self, other: Self) -> Self {
+        unsafe { Self(_mm512_min_ps(self.0, other.0)) }
     }
 
     #[inline(always)]

@@ -74,6 +74,8 @@ fn compare(kernel: &Kernel, kind: &str, value: Value, sizes: [usize; 3], seed: u
     kernel.nearest(&tiles, &packed, &mut found, &mut near);
     let mut all = vec![[0.0; LANES]; n_tiles * n_centroids];
     kernel.distances(&tiles, &packed, &mut all);
+    same_with_gaps(kernel, (&tiles, &centroids, n_dims), (&found, &near), &all)
+        .map_err(|what| format!("{}, {kind}, sizes {sizes:?}: {what}", kernel.backend().name()))?;
     for (i, tile) in tiles.chunks_exact(n_dims * LANES).enumerate() {
         for lane in 0..LANES {
             let x: Vec<f32> = tile.iter().skip(lane).step_by(LANES).copied().collect();
@@ -90,6 +92,41 @@ fn compare(kernel: &Kernel, kind: &str, value: Value, sizes: [usize; 3], seed: u
                 if naive.to_bits() != kernel.to_bits() {
                     return Err(format!("{}: centroid {k}: naive {naive:e}, kernel {kernel:e}", told()));
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `nearest_and_gaps` must find what `nearest` and `distances` say.
+fn same_with_gaps(
+    kernel: &Kernel,
+    (tiles, centroids, n_dims): (&[f32], &[f32], usize),
+    (numbers, near): (&[[f32; LANES]], &[[f32; LANES]]),
+    all: &[[f32; LANES]],
+) -> Result<(), String> {
+    let n_centroids = centroids.len() / n_dims;
+    let mut gathered = Centroids::none(n_dims);
+    // A longer list first: nothing of it may be left.
+    gathered.gather(centroids, &vec![0; n_centroids + 5]);
+    gathered.gather(centroids, &(0..n_centroids as u32).collect::<Vec<_>>());
+    if gathered != Centroids::pack(centroids, n_dims) {
+        return Err("gathered centroids are not the packed ones".to_owned());
+    }
+    let (mut found, mut distances) = (vec![[0.0; LANES]; near.len()], vec![[0.0; LANES]; near.len()]);
+    let (mut room, mut gaps) = (vec![[0.0; LANES]; n_centroids], vec![[0.0; LANES]; n_centroids]);
+    kernel.nearest_and_gaps(tiles, &gathered, (&mut found, &mut distances), (&mut room, &mut gaps));
+    if (&found[..], &distances[..]) != (numbers, near) {
+        return Err("nearest_and_gaps finds other nearest ones".to_owned());
+    }
+    for (k, gaps) in gaps.iter().enumerate() {
+        for (lane, gap) in gaps.iter().enumerate() {
+            let differences =
+                near.iter().enumerate().map(|(i, near)| all[i * n_centroids + k][lane] - near[lane]);
+            // Infinity less infinity: as the hardware's minimum, a comparison with NaN keeps what was there.
+            let least = differences.fold(f32::INFINITY, |least, gap| if gap < least { gap } else { least });
+            if least.to_bits() != gap.to_bits() && least.is_finite() {
+                return Err(format!("centroid {k}, lane {lane}: gap {gap:e}, naive {least:e}"));
             }
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! # One body, thin shells
 //!
-//! [`nearest`](Kernel::nearest) and [`distances`](Kernel::distances) are each written once, over [`Lanes`]: sixteen
-//! float32 in whatever registers an instruction set has. A backend implements six operations and a pair of
-//! `#[target_feature]` shells. Each lane runs the same subtractions and *fused* multiply-adds in the same order
+//! [`nearest`](Kernel::nearest), [`distances`](Kernel::distances) and [`nearest_and_gaps`](Kernel::nearest_and_gaps)
+//! are each written once, over [`Lanes`]: sixteen float32 in whatever registers an instruction set has. A backend
+//! implements seven operations and gets its `#[target_feature]` shells. Each lane runs the same subtractions and *fused* multiply-adds in the same order
 //! everywhere, so the bits are the same on every backend; [`battery`] holds them all to a naive twin.
 //!
 //! Squared distances are sums of (x - c)^2, not c^2 - 2xc: a third more work per dimension at worst, and losses with
@@ -52,11 +52,15 @@ pub const MOST_CENTROIDS: usize = 1 << 24;
 /// Every method needs the instruction set of its implementation: call them only inside its shell.
 trait Lanes: Copy {
     unsafe fn load(values: &[f32; LANES]) -> Self;
+    /// Asks for values that will be loaded soon.
+    unsafe fn prefetch(_values: &[f32; LANES]) {}
     unsafe fn splat(value: f32) -> Self;
     unsafe fn store(self, values: &mut [f32; LANES]);
     unsafe fn minus(self, other: Self) -> Self;
     /// `self * self + sum`, rounded once.
     unsafe fn squared_plus(self, sum: Self) -> Self;
+    /// The smaller one of two numbers.
+    unsafe fn least(self, other: Self) -> Self;
     /// (`distance`, `number`) where `distance < best`, else (`best`, `index`); lane by lane.
     unsafe fn closer(distance: Self, number: Self, best: Self, index: Self) -> (Self, Self);
 }
@@ -65,11 +69,43 @@ trait Lanes: Copy {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Centroids {
     groups: Vec<f32>,
+    /// The number of each centroid, as lanes hold it.
+    numbers: Vec<f32>,
     len: usize,
     n_dims: usize,
 }
 
 impl Centroids {
+    /// None yet; see [`gather`](Self::gather).
+    #[must_use]
+    pub fn none(n_dims: usize) -> Self {
+        Self { groups: Vec::new(), numbers: Vec::new(), len: 0, n_dims }
+    }
+
+    /// Becomes the centroids of these numbers, in this order, out of `coordinates` (`[centroid][dim]`).
+    ///
+    /// # Panics
+    /// A number beyond the centroids.
+    pub fn gather(&mut self, coordinates: &[f32], numbers: &[u32]) {
+        let size = self.n_dims * GROUP;
+        self.len = numbers.len();
+        self.numbers.clear();
+        self.numbers.extend(numbers.iter().map(|&number| number as f32));
+        self.groups.resize(numbers.len().div_ceil(GROUP) * size, f32::INFINITY);
+        for (group, numbers) in self.groups.chunks_exact_mut(size).zip(numbers.chunks(GROUP)) {
+            for (i, &number) in numbers.iter().enumerate() {
+                let centroid = &coordinates[number as usize * self.n_dims..][..self.n_dims];
+                for (room, &coordinate) in group.iter_mut().skip(i).step_by(GROUP).zip(centroid) {
+                    *room = coordinate;
+                }
+            }
+            // What an earlier list left behind must not come back.
+            for i in numbers.len()..GROUP {
+                group.iter_mut().skip(i).step_by(GROUP).for_each(|room| *room = f32::INFINITY);
+            }
+        }
+    }
+
     /// Packs `n_dims` coordinates per centroid, one centroid after the other.
     ///
     /// # Panics
@@ -87,7 +123,7 @@ impl Centroids {
                 group[dim * GROUP + k % GROUP] = coordinate;
             }
         }
-        Self { groups, len: n_centroids, n_dims }
+        Self { groups, numbers: (0..n_centroids).map(|k| k as f32).collect(), len: n_centroids, n_dims }
     }
 
     /// How many centroids there are.
@@ -184,6 +220,70 @@ unsafe fn distances<L: Lanes, const C: usize>(
     }
 }
 
+/// As [`nearest`], and for every centroid how near it comes to being the nearest one: the smallest difference, lane
+/// by lane over all tiles, between the squared distance from it and that from the nearest.
+///
+/// `gaps` (`[centroid][lane]`) starts with infinities. `room` holds a tile's distances
+/// (`[centroid][lane]`): a few cache lines, written and read again while the next tile's arithmetic begins. The last,
+/// broken group is calculated only as far as it goes: lists are short, and half a group of infinities would cost
+/// as much as real centroids do.
+///
+/// # Safety
+/// The instruction set of `L` is there.
+#[inline(always)]
+unsafe fn nearest_and_gaps<L: Lanes, const C: usize>(
+    tiles: &[f32],
+    centroids: &Centroids,
+    (numbers, distances): (&mut [[f32; LANES]], &mut [[f32; LANES]]),
+    (room, gaps): (&mut [[f32; LANES]], &mut [[f32; LANES]]),
+) {
+    let n_dims = centroids.n_dims;
+    let size = n_dims * LANES;
+    for (i, ((tile, numbers), distances)) in tiles.chunks_exact(size).zip(numbers).zip(distances).enumerate()
+    {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            // Two tiles ahead: with a short list the arithmetic doesn't last as long as the memory takes to answer.
+            if let Some(ahead) = tiles.get((i + 2) * size..(i + 3) * size) {
+                for values in ahead.as_chunks::<LANES>().0 {
+                    L::prefetch(values);
+                }
+            }
+            let (mut best, mut index) = (L::splat(f32::INFINITY), L::splat(0.0));
+            let groups = centroids.groups.chunks_exact(n_dims * GROUP).zip(room.chunks_mut(GROUP));
+            for ((group, room), numbers) in groups.zip(centroids.numbers.chunks(GROUP)) {
+                for (part, (room, numbers)) in room.chunks_mut(C).zip(numbers.chunks(C)).enumerate() {
+                    macro_rules! some {
+                        ($n:expr) => {{
+                            let sums = squared_distances::<L, { $n }>(tile, group, part * C);
+                            for ((sum, room), number) in sums.iter().zip(room).zip(numbers) {
+                                sum.store(room);
+                                (best, index) = L::closer(*sum, L::splat(*number), best, index);
+                            }
+                        }};
+                    }
+                    match room.len() {
+                        1 => some!(1),
+                        2 if C >= 2 => some!(2),
+                        3 if C >= 3 => some!(3),
+                        4 if C >= 4 => some!(4),
+                        5 if C >= 5 => some!(5),
+                        6 if C >= 6 => some!(6),
+                        7 if C >= 7 => some!(7),
+                        8 if C >= 8 => some!(8),
+                        _ => unreachable!("a part has 1 to C centroids, and no C is larger than 8"),
+                    }
+                }
+            }
+            best.store(distances);
+            index.store(numbers);
+            for (distance, gap) in room.iter().zip(gaps.iter_mut()) {
+                L::load(distance).minus(best).least(L::load(gap)).store(gap);
+            }
+        }
+    }
+}
+
 /// An instruction set that kernels are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -271,17 +371,26 @@ type Nearest = unsafe fn(&[f32], &Centroids, &mut [[f32; LANES]], &mut [[f32; LA
 /// See [`distances`].
 type Distances = unsafe fn(&[f32], &Centroids, &mut [[f32; LANES]]);
 
+/// See [`nearest_and_gaps`].
+type NearestAndGaps = unsafe fn(
+    &[f32],
+    &Centroids,
+    (&mut [[f32; LANES]], &mut [[f32; LANES]]),
+    (&mut [[f32; LANES]], &mut [[f32; LANES]]),
+);
+
 /// A backend's entry points.
 #[derive(Debug, Clone, Copy)]
 struct Shells {
     nearest: Nearest,
     distances: Distances,
+    nearest_and_gaps: NearestAndGaps,
 }
 
 /// The shells of a backend: what its file has to end with.
 macro_rules! shells {
     ($lanes:ty, $together:literal $(, $features:literal)?) => {
-        pub(super) const SHELLS: super::Shells = super::Shells { nearest, distances };
+        pub(super) const SHELLS: super::Shells = super::Shells { nearest, distances, nearest_and_gaps };
 
         /// # Safety
         /// The CPU has this backend's features.
@@ -302,6 +411,19 @@ macro_rules! shells {
         unsafe fn distances(tiles: &[f32], centroids: &super::Centroids, distances: &mut [[f32; super::LANES]]) {
             // SAFETY: passed on to the caller.
             unsafe { super::distances::<$lanes, $together>(tiles, centroids, distances) }
+        }
+
+        /// # Safety
+        /// The CPU has this backend's features.
+        $(#[target_feature(enable = $features)])?
+        unsafe fn nearest_and_gaps(
+            tiles: &[f32],
+            centroids: &super::Centroids,
+            nearest: (&mut [[f32; super::LANES]], &mut [[f32; super::LANES]]),
+            gaps: (&mut [[f32; super::LANES]], &mut [[f32; super::LANES]]),
+        ) {
+            // SAFETY: passed on to the caller.
+            unsafe { super::nearest_and_gaps::<$lanes, $together>(tiles, centroids, nearest, gaps) }
         }
     };
 }
@@ -369,5 +491,28 @@ impl Kernel {
         assert_eq!(tiles.len() * centroids.len, distances.len() * centroids.n_dims * LANES);
         // SAFETY: `of` checked that the CPU has the features.
         unsafe { (self.shells.distances)(tiles, centroids, distances) }
+    }
+
+    /// Finds every lane's nearest centroid, and for every centroid how near it comes to being the nearest one.
+    ///
+    /// `tiles`, `numbers`, `distances`: as in [`nearest`](Self::nearest); gathered centroids keep their numbers. `room`: `[centroid][lane]`, for the kernel's
+    /// use. `gaps`: `[centroid][lane]`, the smallest difference over all tiles between the squared distance
+    /// from this centroid and that from the nearest one.
+    ///
+    /// # Panics
+    /// Lengths that don't agree.
+    pub fn nearest_and_gaps(
+        &self,
+        tiles: &[f32],
+        centroids: &Centroids,
+        (numbers, distances): (&mut [[f32; LANES]], &mut [[f32; LANES]]),
+        (room, gaps): (&mut [[f32; LANES]], &mut [[f32; LANES]]),
+    ) {
+        assert_eq!(tiles.len(), numbers.len() * centroids.n_dims * LANES);
+        assert_eq!(numbers.len(), distances.len());
+        assert_eq!((room.len(), gaps.len()), (centroids.len, centroids.len));
+        gaps.fill([f32::INFINITY; LANES]);
+        // SAFETY: `of` checked that the CPU has the features.
+        unsafe { (self.shells.nearest_and_gaps)(tiles, centroids, (numbers, distances), (room, gaps)) }
     }
 }

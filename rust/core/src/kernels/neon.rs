@@ -2,7 +2,7 @@
 
 use super::{LANES, Lanes, shells};
 use std::arch::aarch64::{
-    float32x4_t, vbslq_f32, vcltq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32, vsubq_f32,
+    float32x4_t, vbslq_f32, vcltq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vminnmq_f32, vst1q_f32, vsubq_f32,
 };
 
 #[derive(Clone, Copy)]
@@ -37,6 +37,11 @@ impl Lanes for Four {
     #[inline(always)]
     unsafe fn squared_plus(self, sum: Self) -> Self {
         Self(std::array::from_fn(|i| unsafe { vfmaq_f32(sum.0[i], self.0[i], self.0[i]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn least(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| unsafe { vminnmq_f32(self.0[i], other.0[i]) }))
     }
 
     #[inline(always)]

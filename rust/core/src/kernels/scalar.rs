@@ -32,6 +32,11 @@ impl Lanes for [f32; LANES] {
     }
 
     #[inline(always)]
+    unsafe fn least(self, other: Self) -> Self {
+        std::array::from_fn(|lane| if self[lane] < other[lane] { self[lane] } else { other[lane] })
+    }
+
+    #[inline(always)]
     unsafe fn closer(distance: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
         let choose = |yes: Self, no: Self| {
             std::array::from_fn(|lane| if distance[lane] < best[lane] { yes[lane] } else { no[lane] })

@@ -1,6 +1,6 @@
 //! A clustering from beginning to end: checked parameters in, labels and the record of every step out.
 
-use super::lloyd::{Extent, Step, Stop, lloyd};
+use super::lloyd::{Extent, Pruning, Record, lloyd};
 use super::seeding;
 use super::sweep::Run;
 use crate::columns::{Columns, Layout};
@@ -29,6 +29,9 @@ pub struct Parameters {
     pub max_fit_rows: Option<usize>,
     /// Threads.
     pub n_threads: usize,
+    /// Whether to leave out distances that can't matter; None: whenever that promises to be faster. It leaves no
+    /// trace in the result but the record of itself.
+    pub pruning: Option<Pruning>,
     /// The kernels; like the threads, they leave no trace in the result.
     pub kernel: Kernel,
 }
@@ -42,10 +45,8 @@ pub struct Clustering {
     pub centroids: Vec<f32>,
     /// Members per cluster.
     pub sizes: Vec<i64>,
-    /// What each assignment found: one per iteration, and the last one. They are about the rows of the fit.
-    pub steps: Vec<Step>,
-    /// Why the iterations ended.
-    pub stop: Stop,
+    /// What each assignment found, and why they ended. It is about the rows of the fit.
+    pub record: Record,
     /// How many rows the centroids were fitted on.
     pub n_fit_rows: usize,
 }
@@ -58,7 +59,7 @@ pub struct Clustering {
 /// Parameters out of range, ids of another length, no valid row, a valid row that is not finite once shaped or
 /// beyond [`MOST_MAGNITUDE`], an interrupt.
 pub fn cluster(data: &Trajectories, ids: &[u64], parameters: Parameters, watch: Watch) -> Result<Clustering> {
-    let Parameters { n_clusters, n_iterations, seed, max_fit_rows, n_threads, kernel } = parameters;
+    let Parameters { n_clusters, n_iterations, seed, max_fit_rows, n_threads, pruning, kernel } = parameters;
     check_range("n_clusters", n_clusters, MOST_CENTROIDS)?;
     check_range("n_iterations", n_iterations, u32::MAX as usize)?;
     check_range("max_fit_rows", max_fit_rows.unwrap_or(1), usize::MAX)?;
@@ -79,10 +80,10 @@ pub fn cluster(data: &Trajectories, ids: &[u64], parameters: Parameters, watch: 
         let mut centroids = seeding::plus_plus(data, ids, n_clusters, seed, run)?;
         let extent = Extent { most, n_rows: n_fit_rows };
         let ties = (ids, Keys::new(seed, TIE));
-        let (steps, stop) = lloyd((data, extent), ties, n_iterations, &mut centroids, labels, run)?;
-        Ok((centroids, steps, stop))
+        let record = lloyd((data, extent), ties, (n_iterations, pruning), &mut centroids, labels, run)?;
+        Ok((centroids, record))
     };
-    let (centroids, steps, stop) = if n_fit_rows == n_valid {
+    let (centroids, record) = if n_fit_rows == n_valid {
         fit(data, ids, &mut labels, &mut run)?
     } else {
         let mut rows = smallest_rows(ids, data.columns().valid(), Keys::new(seed, FIT), n_fit_rows);
@@ -96,7 +97,7 @@ pub fn cluster(data: &Trajectories, ids: &[u64], parameters: Parameters, watch: 
         fitted
     };
     let (centroids, sizes) = number(data, &centroids, ids, Keys::new(seed, TIE), &mut labels, &mut run)?;
-    Ok(Clustering { labels, centroids, sizes, steps, stop, n_fit_rows })
+    Ok(Clustering { labels, centroids, sizes, record, n_fit_rows })
 }
 
 fn check_range(argument: &'static str, found: usize, most: usize) -> Result<()> {

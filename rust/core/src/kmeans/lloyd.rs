@@ -2,13 +2,15 @@
 //!
 //! Sums are integers ([`super::sums`]) and are kept from one iteration to the next: only examples that change their
 //! cluster are subtracted here and added there. So after the first iteration an update costs next to nothing, and
-//! the whole cost is the kernel's: N x K x T subtractions and multiply-adds per iteration.
+//! the whole cost is the kernel's: N x K x T subtractions and multiply-adds per iteration; or, where that promises to
+//! pay, after the first assignment, the fewer ones that [`super::bounds`] leaves. Both ways find the same bits.
 //!
 //! A cluster that an assignment leaves empty takes, in the order of the clusters' numbers, the example that is
 //! farthest from its own centroid: ties by keyed id, no example twice, none that is alone in its cluster, none
 //! that lies on its centroid. When there is none left to take, the cluster stays empty. This needs a second pass, in
 //! the rare iterations that leave a cluster empty.
 
+use super::bounds::{self, Pruned};
 use super::sums::{Grid, Inertia, Sums};
 use super::sweep::Run;
 use crate::error::Result;
@@ -48,6 +50,39 @@ impl Stop {
     }
 }
 
+/// Whether distances that can't matter were left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pruning {
+    /// Every distance was calculated.
+    None,
+    /// Rows were sorted into cells, each of which has its own list of candidates: see [`super::bounds`].
+    Cells,
+}
+
+impl Pruning {
+    /// The way's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Cells => "cells",
+        }
+    }
+}
+
+/// How the iterations went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// One step per assignment.
+    pub steps: Vec<Step>,
+    /// Why there are no more of them.
+    pub stop: Stop,
+    /// Which way was taken; it leaves no trace in anything else.
+    pub pruning: Pruning,
+    /// For each step the share of the rows' distances from centroids that was calculated.
+    pub evaluated: Vec<f64>,
+}
+
 /// The data's extent, which sets the grids of the sums.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extent {
@@ -61,39 +96,71 @@ pub struct Extent {
 ///
 /// There is one step per assignment: one for each of up to `n_iterations` updates, and a last one whose labels
 /// fit the final centroids. `labels` (one per row) start as -1 and stay so where a row is invalid. `ids` and `ties`
-/// decide between examples that are equally far.
+/// decide between examples that are equally far. `pruning` is the way to take;
+/// None: whichever promises to be faster.
 ///
 /// # Errors
 /// An interrupt.
 pub fn lloyd(
     (data, extent): (&Trajectories, Extent),
     (ids, ties): (&[u64], Keys),
-    n_iterations: usize,
+    (n_iterations, pruning): (usize, Option<Pruning>),
     centroids: &mut [f32],
     labels: &mut [i32],
     run: &mut Run,
-) -> Result<(Vec<Step>, Stop)> {
+) -> Result<Record> {
     let n_dims = data.n_dims();
     let grid = Grid::new(extent.most, extent.n_rows);
     let mut sums = Sums::new(centroids.len() / n_dims, n_dims);
-    let mut steps = Vec::new();
+    let (mut steps, mut evaluated) = (Vec::new(), Vec::new());
+    let mut pruned: Option<Pruned> = None;
     run.watch.begin("clustering", labels.len().saturating_mul(n_iterations + 1))?;
-    loop {
+    let stop = loop {
         let packed = Centroids::pack(centroids, n_dims);
-        let mut step = assign((data, extent), grid, &packed, labels, &mut sums, run)?;
+        let (mut step, share) = match &mut pruned {
+            None => (assign((data, extent), grid, &packed, labels, &mut sums, run)?, 1.0),
+            Some(pruned) => pruned.assign((extent, grid), (centroids, &packed), &mut sums, run)?,
+        };
         // The last assignment is left as it is: its labels are to fit the centroids.
         if steps.len() < n_iterations && sums.counts().contains(&0) {
+            if let Some(pruned) = &mut pruned {
+                pruned.cells().write(labels);
+            }
             step.reseeded = reseed(data, grid, &packed, (ids, ties), labels, &mut sums, run)?;
+            if let Some(pruned) = &mut pruned {
+                pruned.cells().read(labels);
+            }
         }
         steps.push(step);
+        evaluated.push(share);
         if step.moved == 0 && step.reseeded == 0 {
-            return Ok((steps, Stop::NoLabelMoved));
+            break Stop::NoLabelMoved;
         }
         if steps.len() > n_iterations {
-            return Ok((steps, Stop::Iterations));
+            break Stop::Iterations;
         }
+        if steps.len() == 1 {
+            let worthwhile = match pruning {
+                None => bounds::promising(data, (ids, ties), n_iterations, centroids, run.kernel),
+                Some(way) => way == Pruning::Cells && bounds::safe(data, centroids),
+            };
+            if worthwhile {
+                pruned = Some(Pruned::new(data, (ids, ties), labels, centroids, run)?);
+            }
+        }
+        let before = centroids.to_vec();
         sums.move_centroids(grid, centroids);
-    }
+        if let Some(pruned) = &mut pruned {
+            pruned.follow(&before, centroids, n_dims);
+        }
+    };
+    let pruning = if let Some(pruned) = &mut pruned {
+        pruned.cells().write(labels);
+        Pruning::Cells
+    } else {
+        Pruning::None
+    };
+    Ok(Record { steps, stop, pruning, evaluated })
 }
 
 /// Labels every example with its nearest centroid and brings the sums up to date.

@@ -76,7 +76,15 @@ impl Pool {
 
 fn parameters(n_clusters: usize) -> Parameters {
     let kernel = Kernel::of(Backend::Scalar).unwrap();
-    Parameters { n_clusters, n_iterations: 20, seed: 3, max_fit_rows: None, n_threads: 1, kernel }
+    Parameters {
+        n_clusters,
+        n_iterations: 20,
+        seed: 3,
+        max_fit_rows: None,
+        n_threads: 1,
+        pruning: None,
+        kernel,
+    }
 }
 
 /// The label of every id, in the order of ids.
@@ -150,6 +158,7 @@ proptest! {
     fn lloyd_equals_the_naive_twin(
         n in 1_usize..90, n_states in 1_usize..4, k in 1_usize..12, n_iterations in 1_usize..7,
         numbers in prop::collection::vec(0_u8..5, 500), backend in 0_usize..4, n_threads in 1_usize..4,
+        pruning in prop::sample::select(vec![None, Some(Pruning::None), Some(Pruning::Cells)]),
     ) {
         let pool = Pool {
             values: (0..n * n_states).map(|i| f32::from(numbers[i % 400]) / 3.0).collect(),
@@ -173,12 +182,123 @@ proptest! {
         let extent = Extent { most, n_rows: data.columns().n_valid() };
         let (mut found, mut found_labels) = (start, vec![-1; n]);
         let ties = (&pool.ids[..], Keys::new(3, TIE));
-        let found_steps =
-            lloyd((&data, extent), ties, n_iterations, &mut found, &mut found_labels, &mut run).unwrap();
+        let record =
+            lloyd((&data, extent), ties, (n_iterations, pruning), &mut found, &mut found_labels, &mut run).unwrap();
         prop_assert_eq!(found_labels, labels);
         prop_assert_eq!(found, expected);
-        prop_assert_eq!(found_steps, steps);
+        prop_assert_eq!((record.steps, record.stop), steps);
     }
+}
+
+/// A kind of values: (number in [0, 1), row, state) to a loss.
+type Kind = fn(f64, usize, usize) -> f32;
+
+/// What has to be pruned exactly: groups and noise, ties, constants, offsets, extremes, tails.
+const KINDS: [(&str, Kind); 10] = [
+    ("groups", |u, row, state| ((row * 7 % 23 * (state + 2) % 17) as f64 + 0.4 * u) as f32),
+    ("falling groups", |u, row, state| {
+        ((row % 9) as f64 / (1.0 + (row % 5 * state) as f64) + 0.1 * u) as f32
+    }),
+    ("noise", |u, _, _| u as f32),
+    ("ties", |u, _, _| (u * 4.0).floor() as f32),
+    ("duplicates", |_, row, state| (row % 13 * (state + 1) % 7) as f32 / 3.0),
+    ("constant", |_, _, _| 0.1),
+    ("offset", |u, row, _| (1e4 + 1e-2 * (row % 6) as f64 + 2e-3 * u) as f32),
+    ("huge", |u, row, _| ((row % 11) as f64 * 1.6e14 - 8e14 + 1e13 * u) as f32),
+    ("squares underflow", |u, row, _| (1e-22 * ((row % 11) as f64 + 0.3 * u)) as f32),
+    ("heavy tails", |u, row, _| ((row % 8) as f64 + 0.1 / (1e-4 + u) * f64::from(u32::from(u < 0.1))) as f32),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// One more iteration each time, so that the labels are compared after every one.
+    #[test]
+    fn pruned_equals_plain_at_every_iteration(
+        kind in 0_usize..KINDS.len(), n in 1_usize..1500, n_states in 2_usize..7, share in 0.0_f64..1.0,
+        seed: u64, masked in 2_usize..9, shape in prop::sample::select(Shape::ALL.to_vec()),
+        backend in 0_usize..4, n_threads in 1_usize..4, starts_on_rows: bool,
+    ) {
+        let chance = Keys::new(seed, "pruned");
+        let value = |row: usize, state: usize| KINDS[kind].1(chance.uniform((row * 64 + state) as u64), row, state);
+        // A relative trajectory needs a first loss above 0.
+        let lift = if shape == Shape::Relative && kind != 7 { value(0, 0).abs() + 1e-20 } else { 0.0 };
+        let mut pool = Pool {
+            values: (0..n).flat_map(|row| (0..n_states).map(move |state| value(row, state).abs() + lift)).collect(),
+            n_states,
+            valid: (0..n).map(|row| row == 0 || row % masked != 1).collect(),
+            ids: (0..n as u64).map(|row| row * 21 + 4).collect(),
+        };
+        let bad: Vec<usize> = (0..n).filter(|&row| pool.row(row)[0] == 0.0 && shape == Shape::Relative).collect();
+for row in bad {
+ pool.valid[row] = false;
+ }
+        let data = pool.trajectories(shape);
+        let rows: Vec<usize> = (0..n).filter(|&row| pool.valid[row]).collect();
+        prop_assume!(!rows.is_empty());
+        let mut shaped = crate::shape::Block::default();
+        data.load(&rows, &mut shaped);
+        let most = (0..rows.len()).flat_map(|i| shaped.trajectory(i)).fold(0.0_f32, |most, x| most.max(x.abs()));
+        prop_assume!(most <= super::fit::MOST_MAGNITUDE);
+        let extent = Extent { most, n_rows: rows.len() };
+        // From one cluster to as many as rows; mostly few.
+        let k = 1 + (share * share * share * rows.len().min(400) as f64) as usize;
+        let start: Vec<f32> = (0..k).flat_map(|k| {
+            let row = chance.key(k as u64 + (1 << 40)) as usize % rows.len();
+            let shift = if starts_on_rows { 0.0 } else { most * 0.01 * (k % 3) as f32 };
+            shaped.trajectory(row).map(move |x| x - x.signum() * shift).collect::<Vec<_>>()
+        }).collect();
+        let available = Backend::available();
+        let kernel = Kernel::of(available[backend % available.len()]).unwrap();
+        let ties = (&pool.ids[..], Keys::new(3, TIE));
+        let run = |pruning, n_iterations, kernel, n_threads| {
+            let mut go_on = |_, _, _| ControlFlow::Continue(());
+            let mut run = Run { kernel, team: Team::new(n_threads).unwrap(), watch: Watch::new(&mut go_on) };
+            let (mut centroids, mut labels) = (start.clone(), vec![-1; n]);
+            let how = (n_iterations, Some(pruning));
+            let record = lloyd((&data, extent), ties, how, &mut centroids, &mut labels, &mut run).unwrap();
+            let bits: Vec<u32> = centroids.iter().map(|c| c.to_bits()).collect();
+            let inertia: Vec<u64> = record.steps.iter().map(|step| step.inertia.to_bits()).collect();
+            (labels, bits, inertia, record)
+        };
+        let plain_kernel = Kernel::of(available[0]).unwrap();
+        for n_iterations in [1, 2, 3, 4, 5, 6, 8, 12] {
+            let plain = run(Pruning::None, n_iterations, plain_kernel, 1);
+            let pruned = run(Pruning::Cells, n_iterations, kernel, n_threads);
+            prop_assert_eq!(&pruned.0, &plain.0, "{}", KINDS[kind].0);
+            prop_assert_eq!((&pruned.1, &pruned.2), (&plain.1, &plain.2));
+            prop_assert_eq!((&pruned.3.steps, pruned.3.stop), (&plain.3.steps, plain.3.stop));
+            if plain.3.steps.len() <= n_iterations {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn pruning_leaves_out_most_distances_between_groups_and_says_so() {
+    let pool = Pool::curves(6000, 6, 0.0, 1.0);
+    let cells = Some(Pruning::Cells);
+    let pruned = pool.cluster(Parameters { pruning: cells, ..parameters(30) }).unwrap();
+    let plain = pool.cluster(Parameters { pruning: Some(Pruning::None), ..parameters(30) }).unwrap();
+    assert_eq!((pruned.record.pruning.name(), plain.record.pruning.name()), ("cells", "none"));
+    assert_eq!(pruned.record.evaluated[0], 1.0);
+    assert!(pruned.record.evaluated[2..].iter().all(|&share| share < 0.35), "{:?}", pruned.record.evaluated);
+    assert!(plain.record.evaluated.iter().all(|&share| share == 1.0));
+    assert_eq!(Clustering { record: plain.record.clone(), ..pruned }, plain);
+}
+
+#[test]
+fn pruning_is_chosen_where_it_promises_something() {
+    let choose = |pool: &Pool, n_clusters| pool.cluster(parameters(n_clusters)).unwrap().record.pruning;
+    let curves = Pool::curves(6000, 6, 0.0, 1.0);
+    assert_eq!(choose(&curves, 60), Pruning::Cells);
+    assert_eq!(choose(&curves, 20), Pruning::None, "too few clusters");
+    assert_eq!(choose(&curves, 120), Pruning::None, "too few rows per cluster");
+    let chance = Keys::new(5, "noise");
+    let values = (0..6000 * 12).map(|i| (0..6).map(|j| chance.uniform(i * 6 + j) as f32).sum()).collect();
+    let noise = Pool { values, n_states: 12, valid: vec![true; 6000], ids: (0..6000).collect() };
+    assert_eq!(choose(&noise, 60), Pruning::None, "nothing to tell apart");
 }
 
 #[test]
@@ -187,9 +307,10 @@ fn threads_backends_and_the_order_of_rows_leave_no_trace() {
     let shuffled = pool.shuffled();
     for (shape, max_fit_rows) in [(Shape::Raw, None), (Shape::ZScore, None), (Shape::Differences, Some(3000))]
     {
-        let base = Parameters { max_fit_rows, n_iterations: 6, ..parameters(30) };
+        let pruning = Some(if shape == Shape::Differences { Pruning::None } else { Pruning::Cells });
+        let base = Parameters { max_fit_rows, n_iterations: 6, pruning, ..parameters(30) };
         let first = pool.cluster_shaped(base, shape).unwrap();
-        assert!(first.steps.len() > 3, "{:?}", first.steps);
+        assert!(first.record.steps.len() > 3, "{:?}", first.record.steps);
         for (backend, threads) in Backend::available().into_iter().zip([&[2, 7][..], &[1, 3], &[64]]) {
             let kernel = Kernel::of(backend).unwrap();
             for &n_threads in threads {
@@ -197,7 +318,7 @@ fn threads_backends_and_the_order_of_rows_leave_no_trace() {
                 let other = shuffled.cluster_shaped(parameters, shape).unwrap();
                 assert_eq!(by_id(&shuffled, &other), by_id(&pool, &first), "{backend:?} {n_threads}");
                 assert_eq!(other.centroids, first.centroids);
-                assert_eq!(other.steps, first.steps);
+                assert_eq!(other.record, first.record);
             }
         }
     }
@@ -224,8 +345,8 @@ fn a_clustering_fits_its_own_words() {
     }
     assert_eq!(found.sizes, sizes);
     assert!(least.is_sorted(), "numbered by the smallest keyed member id");
-    assert!(found.steps.iter().map(|step| step.inertia).is_sorted_by(|a, b| a >= b));
-    assert_eq!(found.steps[0].moved, found.n_fit_rows);
+    assert!(found.record.steps.iter().map(|step| step.inertia).is_sorted_by(|a, b| a >= b));
+    assert_eq!(found.record.steps[0].moved, found.n_fit_rows);
     let other = pool.cluster(Parameters { seed: 4, ..parameters(20) }).unwrap();
     assert_ne!(other.labels, found.labels, "the seed decides");
 }
@@ -259,7 +380,10 @@ fn few_distinct_examples_make_few_clusters() {
         let pool = Pool { values, n_states: 2, valid: vec![true; n], ids: (0..n as u64).collect() };
         let found = pool.cluster(parameters(10)).unwrap();
         assert_eq!(found.sizes.len(), n_distinct);
-        assert_eq!((found.stop, found.steps.last().unwrap().inertia), (Stop::NoLabelMoved, 0.0));
+        assert_eq!(
+            (found.record.stop, found.record.steps.last().unwrap().inertia),
+            (Stop::NoLabelMoved, 0.0)
+        );
     }
 }
 
@@ -267,7 +391,7 @@ fn few_distinct_examples_make_few_clusters() {
 fn a_fit_on_some_rows_still_labels_all() {
     let pool = Pool::curves(5000, 4, 0.0, 1.0);
     let found = pool.cluster(Parameters { max_fit_rows: Some(1000), ..parameters(12) }).unwrap();
-    assert_eq!((found.n_fit_rows, found.steps[0].moved), (1000, 1000));
+    assert_eq!((found.n_fit_rows, found.record.steps[0].moved), (1000, 1000));
     assert!(found.labels.iter().zip(&pool.valid).all(|(&label, &valid)| (label >= 0) == valid));
     let all = pool.cluster(Parameters { max_fit_rows: Some(9_999_999), ..parameters(12) }).unwrap();
     assert_eq!(all, pool.cluster(parameters(12)).unwrap());
