@@ -291,6 +291,8 @@ def _describe_fit(found: _native.Clustering, stratum: str | None) -> dict[str, A
         "moved": list(found.moved),
         "reseeded": list(found.reseeded),
         "why_stopped": found.why_stopped,
+        "pruning": found.pruning,
+        "evaluated": list(found.evaluated),
     }
 
 
