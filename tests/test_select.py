@@ -354,6 +354,7 @@ def test_min_score_cuts_below_the_budget():
 INTERRUPTED = """
 import signal, threading, time
 import numpy as np, lossift
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background start with it ignored
 losses = np.random.default_rng(0).random((300_000, 32), dtype=np.float32)
 for _ in range(3):
     sent = []

@@ -258,7 +258,8 @@ class Selection:
     def _describe_clusters(self) -> str:
         sizes = np.bincount(np.asarray(self.clusters)[np.asarray(self.clusters) >= 0])
         reasons = ", ".join(f"{n} x {why}" for why, n in Counter(fit["why_stopped"] for fit in self.fits).items())
-        iterations = max(len(fit["moved"]) for fit in self.fits)
+        # One entry for each assignment: the centroids moved between them.
+        iterations = max(len(fit["moved"]) for fit in self.fits) - 1
         why = reasons.removeprefix("1 x ") if len(self.fits) == 1 else reasons
         return (
             f"{len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} examples "
