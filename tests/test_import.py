@@ -38,7 +38,7 @@ LAYERS = [
     {"select"},
     {"selection"},
     {"table"},
-    {"scores", "budget"},
+    {"scores", "budget", "cells"},
     {"store"},
     {"column_writer"},
     {"tensorfile", "store_index"},

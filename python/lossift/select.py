@@ -14,10 +14,11 @@ import numpy as np
 
 from lossift import _native
 from lossift.budget import parse_budget
+from lossift.cells import make_cells, set_quotas
 from lossift.errors import ArgumentError
 from lossift.reasons import Reason, merge_reasons
 from lossift.scores import SCORES
-from lossift.selection import Cell, Selection
+from lossift.selection import Selection
 from lossift.table import LossTable
 from lossift.threads import resolve_threads
 
@@ -33,8 +34,7 @@ METHODS = ("s2l", *SCORES, "random")
 PRESETS = ("paper", "released")
 SHAPES = ("raw", "relative", "zscore", "differences")
 
-# The authors' code: clusters this small are used last, centroids see at most this many rows per cluster.
-RELEASED_TINY_CLUSTER = 2
+# The authors' code: centroids see at most this many rows per cluster.
 RELEASED_FIT_ROWS = 256
 
 Progress = Callable[[str, int, int], None]
@@ -156,8 +156,10 @@ def select(
             n_threads=threads,
             progress=progress,
         )
-    cells, cell_of = _cells(eligible, strata, clustering)
-    _set_quotas(cells, cell_of, table.ids, count, seed, preset)
+    cells, cell_of = make_cells(
+        eligible, strata, clustering.labels if clustering else None, clustering.n_clusters if clustering else 1
+    )
+    set_quotas(cells, cell_of, table.ids, count, seed, preset)
     rows = _native.draw(
         cell_of, np.array([cell.quota for cell in cells], dtype=np.int64), table.ids, seed=seed, scores=scores
     )
@@ -294,77 +296,6 @@ def _describe_fit(found: _native.Clustering, stratum: str | None) -> dict[str, A
         "pruning": found.pruning,
         "evaluated": list(found.evaluated),
     }
-
-
-# ------------------------------------------------------------------- quotas
-
-
-def _cells(
-    eligible: NDArray[np.bool_], strata: Stratum | None, clustering: Clustering | None
-) -> tuple[list[Cell], NDArray[np.int32]]:
-    """Returns the non-empty cells (stratum x cluster), in order, and the cell of each example (-1: not eligible)."""
-    n_clusters = clustering.n_clusters if clustering else 1
-    group = np.zeros(len(eligible), dtype=np.int64)
-    if strata is not None:
-        group += strata.codes.astype(np.int64) * n_clusters
-    if clustering is not None:
-        group += clustering.labels
-    used, cell_of_eligible, sizes = np.unique(group[eligible], return_inverse=True, return_counts=True)
-    cell_of = np.full(len(eligible), -1, dtype=np.int32)
-    cell_of[eligible] = cell_of_eligible
-    cells = [
-        Cell(
-            stratum=strata.names[int(g) // n_clusters] if strata else None,
-            cluster=int(g) % n_clusters if clustering else None,
-            size=int(size),
-        )
-        for g, size in zip(used, sizes, strict=True)
-    ]
-    return cells, cell_of
-
-
-def _set_quotas(
-    cells: list[Cell],
-    cell_of: NDArray[np.int32],
-    ids: NDArray[np.uint64],
-    budget: int,
-    seed: int,
-    preset: str,
-) -> None:
-    """Splits the budget over the strata and then over each stratum's clusters, smallest first both times."""
-    # Ties of size go to the group with the smallest keyed member id, which is also the order of cluster numbers.
-    smallest = _native.smallest_keys(cell_of, len(cells), ids, seed=seed)
-    groups: dict[str | None, list[int]] = {}
-    for i, cell in enumerate(cells):
-        groups.setdefault(cell.stratum, []).append(i)
-    shares = _smallest_first(
-        [sum(cells[i].size for i in members) for members in groups.values()],
-        [min(int(smallest[i]) for i in members) for members in groups.values()],
-        budget,
-    )
-    for members, share in zip(groups.values(), shares, strict=True):
-        left = share
-        for part in _in_turn(members, cells, preset):
-            part_budget = min(left, sum(cells[i].size for i in part))
-            ranks = [cells[i].cluster or 0 for i in part]
-            for i, quota in zip(part, _smallest_first([cells[i].size for i in part], ranks, part_budget), strict=True):
-                cells[i].quota = quota
-            left -= part_budget
-
-
-def _in_turn(members: list[int], cells: list[Cell], preset: str) -> list[list[int]]:
-    """Returns the cells that share a budget first, and those that only get what is left of it."""
-    if preset == "paper":
-        return [members]
-    tiny = [i for i in members if cells[i].cluster is not None and cells[i].size <= RELEASED_TINY_CLUSTER]
-    return [[i for i in members if i not in set(tiny)], tiny]
-
-
-def _smallest_first(sizes: list[int], ranks: list[int], budget: int) -> list[int]:
-    if not sizes:
-        return []
-    quotas = _native.smallest_first(np.array(sizes, np.int64), np.array(ranks, np.uint64), budget)
-    return [int(quota) for quota in quotas]
 
 
 # ------------------------------------------------------------------- checks

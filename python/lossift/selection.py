@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lossift.atomic import replacing
+from lossift.cells import Cell
 from lossift.errors import ArgumentError
 from lossift.jsontext import to_json
 from lossift.pool import read_pool
@@ -29,27 +30,6 @@ if TYPE_CHECKING:
     from lossift.table import LossTable
 
 MANIFEST_VERSION = 1
-
-
-@dataclass
-class Cell:
-    """One stratum x cluster (or one of them, or the whole pool): what it holds and what it gave.
-
-    Attributes
-    ----------
-    stratum, cluster
-        None where the selection has no strata, no clusters.
-    size
-        Examples that could be chosen.
-    quota, drawn
-        Examples that were to be chosen, and that were.
-    """
-
-    stratum: str | None
-    cluster: int | None
-    size: int
-    quota: int = 0
-    drawn: int = 0
 
 
 @dataclass(frozen=True, eq=False)

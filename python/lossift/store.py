@@ -16,7 +16,6 @@ alone. Opening maps files and reads none: the cost is a few headers.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,16 @@ from lossift.column_writer import ColumnWriter
 from lossift.errors import ArgumentError, StoreError
 from lossift.pool import ID_HASH, Stratum
 from lossift.reasons import Reason, merge_reasons
-from lossift.store_index import check_same_pool, difference, new_index, read_index, reopen_unchanged, write_index
+from lossift.store_index import (
+    check_name,
+    check_same_pool,
+    difference,
+    holds_something_else,
+    new_index,
+    read_index,
+    reopen_unchanged,
+    write_index,
+)
 from lossift.tensorfile import map_file, write_file
 
 if TYPE_CHECKING:
@@ -36,7 +44,6 @@ if TYPE_CHECKING:
     from lossift.pool import Pool
 
 DEFAULT_QUANTITY = "loss"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Two columns of one name are the same losses when these agree; the rest of the metadata says how they were computed.
 _IDENTITY = ("weights", "dtype")
 
@@ -221,7 +228,7 @@ class LossStore:
             store = cls(path)
             store.check_pool(pool)
             return store
-        if path.exists() and (not path.is_dir() or any(_foreign(path))):
+        if path.exists() and (not path.is_dir() or holds_something_else(path)):
             raise StoreError(
                 f"{path}: is there already and is not a loss store",
                 hint="give --out a new folder",
@@ -257,7 +264,7 @@ class LossStore:
         StoreError
             When a view of that name was made with another tokenizer, template or length; both are shown.
         """
-        _check_name("view", name)
+        check_name("view", name)
         if existing := self._views.get(name):
             if existing.meta != meta:
                 raise StoreError(
@@ -280,7 +287,7 @@ class LossStore:
 
     def add_state(self, name: str, *, step: int | None = None, meta: dict[str, Any] | None = None) -> State:
         """Returns the state `name`, declared now or before; its place is its step, else the order of declaring."""
-        _check_name("state", name)
+        check_name("state", name)
         entry: dict[str, Any] = {"name": name, "step": step, "meta": meta or {}}
         for known in self._index["states"]:
             if known["name"] == name:
@@ -390,13 +397,3 @@ class LossStore:
     def _check_length(self, what: str, tensor: NDArray[Any]) -> None:
         if tensor.shape != (self.n_examples,):
             raise StoreError(f"{self.path}: {what} has shape {tensor.shape}, the pool has {self.n_examples} examples")
-
-
-def _check_name(what: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ArgumentError(f"{what}: found {name!r}, allowed are letters, digits, '.', '_' and '-'")
-
-
-def _foreign(path: Path) -> list[Path]:
-    """Returns what lies in a folder and isn't a store begun by a run that was cut off."""
-    return [p for p in path.iterdir() if p.name != "examples.safetensors" and not p.name.endswith(".tmp")]

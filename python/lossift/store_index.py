@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lossift.atomic import write_bytes
-from lossift.errors import StoreError
+from lossift.errors import ArgumentError, StoreError
 from lossift.jsontext import to_json
 from lossift.pool import ID_HASH, digest_files, reopen
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lossift.pool import Pool
 
 FORMAT_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEYS = {"n_examples", "pool", "views", "states", "info"}
 
 
@@ -93,6 +95,17 @@ def reopen_unchanged(path: Path, index: dict[str, Any], source_rows: NDArray[np.
                 hint="score the pool again into another --out, or bring the file back",
             )
     return reopen(index["pool"]["spec"], source_rows)
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuses names that can't stand in a file name or in `state@view#quantity`."""
+    if not _NAME.fullmatch(name):
+        raise ArgumentError(f"{what}: found {name!r}, allowed are letters, digits, '.', '_' and '-'")
+
+
+def holds_something_else(path: Path) -> bool:
+    """Returns whether a folder holds more than a store begun by a run that was cut off."""
+    return any(p.name != "examples.safetensors" and not p.name.endswith(".tmp") for p in path.iterdir())
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@
 //!
 //! [`nearest`](Kernel::nearest), [`distances`](Kernel::distances) and [`nearest_and_gaps`](Kernel::nearest_and_gaps)
 //! are each written once, over [`Lanes`]: sixteen float32 in whatever registers an instruction set has. A backend
-//! implements seven operations and gets its `#[target_feature]` shells. Each lane runs the same subtractions and *fused* multiply-adds in the same order
-//! everywhere, so the bits are the same on every backend; [`battery`] holds them all to a naive twin.
+//! implements seven operations and gets its `#[target_feature]` shells. Each lane runs the same subtractions and
+//! *fused* multiply-adds in the same order everywhere, so the bits are the same on every backend; [`battery`] holds
+//! them all to a naive twin. (The file is long because the bodies and the argument for their safety are one thing.)
 //!
 //! Squared distances are sums of (x - c)^2, not c^2 - 2xc: a third more work per dimension at worst, and losses with
 //! an offset of 10^4 and a spread of 10^-2 still cluster right. Of equally near centroids the first one wins: the

@@ -1,4 +1,4 @@
-//! K-means against a slow, obvious twin, and its promises.
+//! K-means against a slow, obvious twin, and its promises: one file, since all of them share the twin and the data.
 
 use super::lloyd::{Extent, lloyd};
 use super::sums::{Grid, Inertia};
