@@ -16,6 +16,7 @@ help:  ## list the targets
 
 demo: $(VENV)/demo.stamp  ## the whole journey on a made-up pool and a tiny model (minutes, CPU)
 	$(BIN)/lossift demo --out lossift-demo
+	@echo; echo "The command is $(BIN)/lossift; 'source $(BIN)/activate' puts it on your PATH."
 
 test: $(VENV)/test.stamp  ## all tests, Rust and Python
 	cargo test --locked --release --package lossift-core
