@@ -243,7 +243,7 @@ class Selection:
         why = reasons.removeprefix("1 x ") if len(self.fits) == 1 else reasons
         return (
             f"{len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} examples "
-            f"(median {int(np.median(sizes)):,}); {iterations} iterations, {why}"
+            f"(median {int(np.median(sizes)):,}); {iterations} iteration{'s' if iterations != 1 else ''}, {why}"
         )
 
     def _stratum_lines(self) -> list[str]:
