@@ -818,3 +818,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, name):
 def test_a_message_says_its_text():
     assert Message("user", "Add.", "1 2").text == "Add.\n\n1 2"
     assert Message("user", "Add.").text == "Add."
+
+
+def test_examples_of_rows_that_are_not_there():
+    pool = read_pool([{"prompt": "a", "response": "b"}])
+    with pytest.raises(ArgumentError, match="rows: found 0 to 4; allowed: 0 to 0"):
+        list(pool.examples(range(5)))

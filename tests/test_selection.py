@@ -133,4 +133,6 @@ def test_summary_fits_a_terminal(scored):
 
 def test_budget_below_the_number_of_clusters_warns(scored):
     chosen = lossift.select(scored, budget=2, n_clusters=5)
-    assert "clusters got nothing: the budget is smaller than the number of clusters" in chosen.summary()
+    assert "3 of 5 clusters got nothing: too small a budget" in chosen.summary()
+    chosen = lossift.select(scored, budget=2, by="source", n_clusters=5)
+    assert "cells (stratum x cluster) got nothing" in chosen.summary()

@@ -183,6 +183,10 @@ def test_another_state_of_the_same_name_is_refused(store):
 def test_not_a_store(tmp_path):
     with pytest.raises(StoreError, match="there is no such loss store"):
         lossift.open(tmp_path / "nowhere")
+    (tmp_path / "data.jsonl").write_text("{}")
+    with pytest.raises(StoreError, match="is a file, not a loss store"):
+        lossift.open(tmp_path / "data.jsonl")
+    (tmp_path / "data.jsonl").unlink()
     with pytest.raises(StoreError, match=r"is not a loss store: it has no store\.json"):
         lossift.open(tmp_path)
     (tmp_path / "store.json").write_text("{")

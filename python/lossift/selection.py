@@ -144,7 +144,8 @@ class Selection:
             lines.append(f"trajectories of {len(self.columns)} states, {self.columns[0]} to {self.columns[-1]}")
             lines.append(self._describe_clusters())
         if tiny := self._unused_clusters():
-            lines.append(f"{tiny} clusters got nothing: the budget is smaller than the number of clusters")
+            what = "clusters" if self.quotas[0].stratum is None else "cells (stratum x cluster)"
+            lines.append(f"{tiny} of {len(self.quotas)} {what} got nothing: too small a budget")
         if any(cell.stratum is not None for cell in self.quotas):
             lines += ["", *self._stratum_lines()]
         return "\n".join(lines)

@@ -42,6 +42,8 @@ def read_index(path: Path) -> dict[str, Any]:
     """Returns the index of the store at `path`; anything else there is a `StoreError`."""
     if not path.exists():
         raise StoreError(f"{path}: there is no such loss store", hint="make one: lossift trace or lossift score")
+    if not path.is_dir():
+        raise StoreError(f"{path}: is a file, not a loss store", hint="score it first: lossift trace or lossift score")
     try:
         index = json.loads((path / "store.json").read_bytes())
     except FileNotFoundError:

@@ -215,6 +215,9 @@ class Pool:
     def examples(self, rows: Rows | Iterable[int] | None = None) -> Iterator[Example]:
         """The examples of ascending rows, or all, in one sweep; for tables much faster than one by one."""
         chosen = np.arange(self.n_examples) if rows is None else np.asarray(rows, np.int64)
+        if len(chosen) and not 0 <= chosen.min() <= chosen.max() < self.n_examples:
+            found = f"{int(chosen.min())} to {int(chosen.max())}"
+            raise ArgumentError(f"rows: found {found}; allowed: 0 to {self.n_examples - 1}")
         for row, fields in zip(chosen, self._fields(self._in_source(chosen)), strict=True):
             yield self._example(fields, lambda row=row: self.where(int(row)))  # type: ignore[misc]
 
