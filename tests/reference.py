@@ -74,38 +74,36 @@ def nearest(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.n
     return distances.argmin(axis=1), distances
 
 
+def stratum_shares(labels, strata, budget, tie_keys):
+    """For each stratum its valid rows by cluster, and its share of the budget, smallest stratum first."""
+    strata_rows = {}
+    for row, (label, stratum) in enumerate(zip(labels, strata, strict=True)):
+        if label >= 0:
+            strata_rows.setdefault(stratum, {}).setdefault(label, []).append(row)
+    groups = list(strata_rows.values())
+    sizes = [sum(len(rows) for rows in group.values()) for group in groups]
+    ranks = [min(tie_keys[row] for rows in group.values() for row in rows) for group in groups]
+    return zip(groups, smallest_first(sizes, ranks, budget), strict=True)
+
+
 def s2l_paper(labels, strata, budget, cluster_keys, tie_keys, draw_keys):
     """The `paper` preset from cluster labels: budget over strata, then over each stratum's part of the clusters."""
     chosen = []
-    rows_of = {}
-    for row, (label, stratum) in enumerate(zip(labels, strata, strict=True)):
-        if label >= 0:
-            rows_of.setdefault(stratum, {}).setdefault(label, []).append(row)
-    names = list(rows_of)
-    stratum_sizes = [sum(len(rows) for rows in rows_of[name].values()) for name in names]
-    stratum_ranks = [min(tie_keys[row] for rows in rows_of[name].values() for row in rows) for name in names]
-    for name, share in zip(names, smallest_first(stratum_sizes, stratum_ranks, budget), strict=True):
-        clusters = list(rows_of[name])
-        sizes = [len(rows_of[name][c]) for c in clusters]
+    for rows_of, share in stratum_shares(labels, strata, budget, tie_keys):
+        clusters = list(rows_of)
+        sizes = [len(rows_of[c]) for c in clusters]
         quotas = smallest_first(sizes, [cluster_keys[c] for c in clusters], share)
         for cluster, quota in zip(clusters, quotas, strict=True):
-            chosen += sorted(rows_of[name][cluster], key=lambda row: draw_keys[row])[:quota]
+            chosen += sorted(rows_of[cluster], key=lambda row: draw_keys[row])[:quota]
     return sorted(chosen)
 
 
 def s2l_released(labels, strata, budget, tie_keys, draw_keys):
     """The `released` preset from given per-stratum labels: clusters of at most 2 members are used last."""
     chosen = []
-    rows_of = {}
-    for row, (label, stratum) in enumerate(zip(labels, strata, strict=True)):
-        if label >= 0:
-            rows_of.setdefault(stratum, {}).setdefault(label, []).append(row)
-    names = list(rows_of)
-    stratum_sizes = [sum(len(rows) for rows in rows_of[name].values()) for name in names]
-    stratum_ranks = [min(tie_keys[row] for rows in rows_of[name].values() for row in rows) for name in names]
-    for name, share in zip(names, smallest_first(stratum_sizes, stratum_ranks, budget), strict=True):
-        large = [rows for rows in rows_of[name].values() if len(rows) > 2]
-        tiny = [rows for rows in rows_of[name].values() if len(rows) <= 2]
+    for rows_of, share in stratum_shares(labels, strata, budget, tie_keys):
+        large = [rows for rows in rows_of.values() if len(rows) > 2]
+        tiny = [rows for rows in rows_of.values() if len(rows) <= 2]
         first = min(share, sum(len(rows) for rows in large))
         for clusters, part in ((large, first), (tiny, share - first)):
             ranks = [min(tie_keys[row] for row in rows) for rows in clusters]
