@@ -124,6 +124,21 @@ def test_array_needs_its_pool(tmp_path, scored):
         chosen.write(tmp_path / "subset.jsonl", pool=other)
 
 
+@pytest.mark.parametrize("method", ["s2l", "learnability", "random"])
+def test_row_numbers_are_the_ids_of_an_array_without(method):
+    losses = np.random.default_rng(0).random((70_000, 3)).astype(np.float32)
+    options = {"budget": 50, "by": np.arange(70_000) % 3, "n_clusters": 3}
+    bare = lossift.select(losses, method, **options)
+    given = lossift.select(losses, method, ids=np.arange(70_000), **options)
+    assert bare.ids.tolist() == given.ids.tolist() == bare.rows.tolist()
+    assert bare.manifest["losses"] == given.manifest["losses"]
+    assert bare.manifest["result_digest"] == given.manifest["result_digest"]
+    assert bare.why(id=69_999) == given.why(id=69_999) == bare.why(row=69_999)
+    for chosen in (bare, given):
+        with pytest.raises(ArgumentError, match="id: no example has the id 70000"):
+            chosen.why(id=70_000)
+
+
 def test_summary_fits_a_terminal(scored):
     for method in ("s2l", "learnability", "random"):
         chosen = lossift.select(scored, method, budget=9, by="source", n_clusters=4)

@@ -35,7 +35,7 @@ def keys(ids: npt.NDArray[np.uint64], seed: SupportsIndex, purpose: str) -> npt.
 def cluster(
     columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
     valid: npt.NDArray[np.bool_],
-    ids: npt.NDArray[np.uint64],
+    ids: npt.NDArray[np.uint64] | None = None,
     *,
     n_clusters: SupportsIndex,
     n_iterations: SupportsIndex,
@@ -51,13 +51,17 @@ def smallest_first(
 def draw(
     cells: npt.NDArray[np.int32],
     quotas: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.uint64],
+    ids: npt.NDArray[np.uint64] | None = None,
     *,
     seed: SupportsIndex,
     scores: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.int64]: ...
 def smallest_keys(
-    cells: npt.NDArray[np.int32], n_cells: SupportsIndex, ids: npt.NDArray[np.uint64], *, seed: SupportsIndex
+    cells: npt.NDArray[np.int32],
+    n_cells: SupportsIndex,
+    ids: npt.NDArray[np.uint64] | None = None,
+    *,
+    seed: SupportsIndex,
 ) -> npt.NDArray[np.uint64]: ...
 
 @final

@@ -69,7 +69,7 @@ def make_cells(
 def set_quotas(
     cells: list[Cell],
     cell_of: NDArray[np.int32],
-    ids: NDArray[np.uint64],
+    ids: NDArray[np.uint64] | None,
     budget: int,
     seed: int,
     preset: str,

@@ -147,7 +147,7 @@ def select(
         clustering = _cluster(
             table.stacked(names),
             valid,
-            table.ids,
+            table,
             strata if preset == "released" else None,
             n_clusters=n_clusters,
             n_iterations=n_iterations,
@@ -247,7 +247,7 @@ class Clustering(NamedTuple):
 def _cluster(
     columns: NDArray[Any] | list[NDArray[Any]],
     valid: NDArray[np.bool_],
-    ids: NDArray[np.uint64],
+    table: LossTable,
     strata: Stratum | None,
     *,
     progress: Progress | None,
@@ -255,9 +255,9 @@ def _cluster(
 ) -> Clustering:
     """Clusters the trajectories: once over the pool, or (`strata`) once for each stratum."""
     if strata is None:
-        found = _fit(columns, valid, ids, progress=progress, **options)
+        found = _fit(columns, valid, table.ids, progress=progress, **options)
         return Clustering(found.labels, len(found.sizes), [_describe_fit(found, None)])
-    labels = np.full(len(ids), -1, dtype=np.int32)
+    labels = np.full(table.n_examples, -1, dtype=np.int32)
     n_clusters, fits = 0, []
     options["max_fit_rows"] = RELEASED_FIT_ROWS * options["n_clusters"]
     for code, name in enumerate(strata.names):
@@ -266,7 +266,7 @@ def _cluster(
             continue
         part = [column[rows] for column in columns] if isinstance(columns, list) else columns[rows]
         report = _in_stratum(progress, name)
-        found = _fit(part, np.ones(len(rows), dtype=bool), ids[rows], progress=report, **options)
+        found = _fit(part, np.ones(len(rows), dtype=bool), table.ids_of(rows), progress=report, **options)
         labels[rows] = found.labels + n_clusters
         n_clusters += len(found.sizes)
         fits.append(_describe_fit(found, name))

@@ -74,7 +74,7 @@ class Selection:
     @property
     def ids(self) -> NDArray[np.uint64]:
         """Ids of the chosen examples, in the order of `rows`."""
-        return self.table.ids[self.rows]
+        return self.table.ids_of(self.rows)
 
     @property
     def method(self) -> str:
@@ -111,7 +111,7 @@ class Selection:
             "losses": {
                 "store": str(store.path.resolve()) if store else None,
                 "columns": self.table.digests(self.columns),
-                "ids": hashlib.blake2b(self.table.ids.tobytes(), digest_size=16).hexdigest(),
+                "ids": self.table.ids_digest(),
                 "views": {name: view.meta for name, view in store.views.items()} if store else {},
                 "info": store.info if store else {},
             },
@@ -163,9 +163,7 @@ class Selection:
         if (row is None) == (id is None):
             raise ArgumentError("why: give row= or id=, one of them")
         if id is not None:
-            if not 0 <= id < 2**64 or not (found := np.flatnonzero(self.table.ids == np.uint64(id))).size:
-                raise ArgumentError(f"id: no example has the id {id}")
-            row = int(found[0])
+            row = self.table.row_of(id)
         assert row is not None
         if not 0 <= row < self.table.n_examples:
             raise ArgumentError(f"row: found {row}, allowed are 0 to {self.table.n_examples - 1}")
@@ -173,7 +171,7 @@ class Selection:
         chosen = at < len(self.rows) and self.rows[at] == row
         answer: dict[str, Any] = {
             "row": int(row),
-            "id": int(self.table.ids[row]),
+            "id": int(self.table.ids_of(np.array([row]))[0]),
             "chosen": bool(chosen),
             "losses": {name: float(self.table.column(name)[row]) for name in self.columns},
         }

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MISSING_LABEL = "(missing)"
 
+# Rows that are digested at a time: enough for the hash to be what takes the time.
+_DIGEST_ROWS = 1 << 16
+
 
 class LossTable:
     """Named loss columns of the same N examples.
@@ -35,12 +38,17 @@ class LossTable:
     ids
         uint64[N] for arrays: what decides every draw. Row numbers when None, and then the draw depends on the
         row order.
+
+    Attributes
+    ----------
+    ids
+        uint64[N], or None where row numbers stand for them: a vector of those would be most of what a selection
+        needs in memory.
     """
 
     def __init__(self, losses: object, ids: ArrayLike | None = None) -> None:
         self.store: LossStore | None = None
         self._array: NDArray[Any] | None = None
-        self.has_ids = True
         match losses:
             case LossStore() | str() | Path():
                 self.store = losses if isinstance(losses, LossStore) else LossStore(losses)
@@ -49,7 +57,7 @@ class LossTable:
                 # All that were declared: a default that isn't scored to the end is refused, not passed over.
                 self.names: list[str] = [state.name for state in self.store.declared_states]
                 self.n_examples = self.store.n_examples
-                self.ids = self.store.ids
+                self.ids: NDArray[np.uint64] | None = self.store.ids
                 return
             case list() | tuple() if len(losses) and np.ndim(losses[0]) == 1:
                 self._columns = [_floats(column, f"losses[{i}]") for i, column in enumerate(losses)]
@@ -67,8 +75,31 @@ class LossTable:
             raise ArgumentError(f"losses: found {len(self._columns)} states, at least one example and state are needed")
         self.names = [str(i) for i in range(len(self._columns))]
         self.n_examples = len(self._columns[0])
-        self.ids = _check_ids(ids, self.n_examples)
-        self.has_ids = ids is not None
+        self.ids = None if ids is None else _check_ids(ids, self.n_examples)
+
+    # -------------------------------------------------------------------- ids
+
+    def ids_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Returns the ids of some rows."""
+        return rows.astype(np.uint64) if self.ids is None else self.ids[rows]
+
+    def row_of(self, id: int) -> int:
+        """Returns the row of the example with this id."""
+        if self.ids is None:
+            found = [id] if 0 <= id < self.n_examples else []
+        else:
+            found = np.flatnonzero(self.ids == np.uint64(id)).tolist() if 0 <= id < 2**64 else []
+        if not found:
+            raise ArgumentError(f"id: no example has the id {id}")
+        return int(found[0])
+
+    def ids_digest(self) -> str:
+        """Returns a digest of all ids, in the order of rows."""
+        digest = hashlib.blake2b(digest_size=16)
+        for first in range(0, self.n_examples, _DIGEST_ROWS):
+            rows = np.arange(first, min(first + _DIGEST_ROWS, self.n_examples))
+            digest.update(self.ids_of(rows).astype("<u8").data)
+        return digest.hexdigest()
 
     # ---------------------------------------------------------------- columns
 
@@ -198,9 +229,7 @@ def _check_alike(columns: list[NDArray[Any]]) -> None:
         )
 
 
-def _check_ids(ids: ArrayLike | None, n_examples: int) -> NDArray[np.uint64]:
-    if ids is None:
-        return np.arange(n_examples, dtype=np.uint64)
+def _check_ids(ids: ArrayLike, n_examples: int) -> NDArray[np.uint64]:
     array = np.asarray(ids)
     if array.shape != (n_examples,) or array.dtype.kind not in "ui" or (array.dtype.kind == "i" and array.min() < 0):
         raise ArgumentError(

@@ -3,6 +3,7 @@
 //! `cargo run --release -p lossift-core --example pruning -- [N T K THREADS REPEATS curves|noise]`; with AUTO=1 set, pruning decides for itself.
 
 use lossift_core::columns::{Columns, Layout};
+use lossift_core::ids::Ids;
 use lossift_core::interrupt::Watch;
 use lossift_core::kernels::Kernel;
 use lossift_core::kmeans::{Parameters, Pruning, cluster};
@@ -51,7 +52,7 @@ fn main() {
     let (n_threads, repeats) = (number(3, 2), number(4, 3));
     let noise_only = arguments.get(5).is_some_and(|kind| kind == "noise");
     let columns = columns(n, t, noise_only);
-    let (valid, ids) = (vec![true; n], (0..n as u64).collect::<Vec<_>>());
+    let valid = vec![true; n];
     let kernel = Kernel::choose().expect("a backend");
     let fit = |pruning: Option<Pruning>| {
         let layout = Layout::Columns(columns.iter().map(Vec::as_slice).collect());
@@ -67,7 +68,8 @@ fn main() {
         let max_fit_rows = None;
         let parameters =
             Parameters { n_clusters: k, n_iterations: 20, seed: 0, max_fit_rows, n_threads, pruning, kernel };
-        let found = cluster(&data, &ids, parameters, Watch::new(&mut go_on)).expect("a clustering");
+        let found =
+            cluster(&data, Ids::RowNumbers(n), parameters, Watch::new(&mut go_on)).expect("a clustering");
         (found, iterations.expect("it began").elapsed().as_secs_f64())
     };
     let (mut plain_times, mut pruned_times) = (Vec::new(), Vec::new());

@@ -8,6 +8,7 @@
 //! comparison, some 3 ns.
 
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::interrupt::Watch;
 use crate::rng::{DRAW, Keys, TIE};
 use crate::smallest::Smallest;
@@ -23,7 +24,7 @@ pub struct Draw<'a> {
     /// How many to draw from each cell.
     pub quotas: &'a [i64],
     /// The N examples' ids, all distinct; should two be equal after all, the smaller row goes first.
-    pub ids: &'a [u64],
+    pub ids: Ids<'a>,
     /// The N examples' scores, of which the largest are kept; None draws at random.
     pub scores: Option<&'a [f64]>,
     /// The seed.
@@ -69,7 +70,7 @@ impl Draw<'_> {
                 let cell = self.cells[row];
                 if cell >= 0 {
                     let score = self.scores.map_or(0, |scores| descending(scores[row]));
-                    chosen[cell as usize].push((score, keys.key(self.ids[row]), row));
+                    chosen[cell as usize].push((score, keys.key(self.ids.get(row)), row));
                 }
             }
         }
@@ -122,17 +123,17 @@ pub fn cell_sizes(cells: &[i32], n_cells: usize) -> Result<Vec<usize>> {
 ///
 /// # Errors
 /// Unequal lengths, or a cell below -1 or beyond the last.
-pub fn smallest_keys(cells: &[i32], n_cells: usize, ids: &[u64], seed: u64) -> Result<Vec<u64>> {
+pub fn smallest_keys(cells: &[i32], n_cells: usize, ids: Ids, seed: u64) -> Result<Vec<u64>> {
     if ids.len() != cells.len() {
         return Err(Error::Length { argument: "ids", found: ids.len(), expected: cells.len(), of: "cells" });
     }
     cell_sizes(cells, n_cells)?;
     let keys = Keys::new(seed, TIE);
     let mut smallest = vec![u64::MAX; n_cells];
-    for (&cell, &id) in cells.iter().zip(ids) {
+    for (row, &cell) in cells.iter().enumerate() {
         if cell >= 0 {
             let least = &mut smallest[cell as usize];
-            *least = (*least).min(keys.key(id));
+            *least = (*least).min(keys.key(ids.get(row)));
         }
     }
     Ok(smallest)
@@ -158,7 +159,7 @@ mod tests {
             members.sort_by(|&a, &b| {
                 let by_score =
                     draw.scores.map_or(std::cmp::Ordering::Equal, |s| s[b].partial_cmp(&s[a]).unwrap());
-                by_score.then(keys.key(draw.ids[a]).cmp(&keys.key(draw.ids[b])))
+                by_score.then(keys.key(draw.ids.get(a)).cmp(&keys.key(draw.ids.get(b))))
             });
             rows.extend(members[..quota as usize].iter().map(|&row| row as i64));
         }
@@ -177,7 +178,8 @@ mod tests {
             let ids: Vec<u64> = (0..cells.len() as u64).map(|i| i * i + 3).collect();
             let sizes = cell_sizes(&cells, 4).unwrap();
             let quotas: Vec<i64> = sizes.iter().zip(fractions).map(|(&n, f)| (n as f64 * f) as i64).collect();
-            let draw = Draw { cells: &cells, quotas: &quotas, ids: &ids, scores: scored.then_some(&scores[..]), seed };
+            let given = Ids::Given(&ids);
+            let draw = Draw { cells: &cells, quotas: &quotas, ids: given, scores: scored.then_some(&scores[..]), seed };
             let rows = drawn(draw).unwrap();
             prop_assert_eq!(&rows, &naive(draw));
             prop_assert!(rows.is_sorted());
@@ -190,7 +192,7 @@ mod tests {
             let back_ids: Vec<u64> = reversed(cells.len()).map(|i| ids[i]).collect();
             let back_scores: Vec<f64> = reversed(cells.len()).map(|i| scores[i]).collect();
             let back = drawn(Draw {
-                cells: &back_cells, ids: &back_ids, scores: scored.then_some(&back_scores[..]), ..draw
+                cells: &back_cells, ids: Ids::Given(&back_ids), scores: scored.then_some(&back_scores[..]), ..draw
             }).unwrap();
             let mut back: Vec<i64> = back.iter().map(|row| cells.len() as i64 - 1 - row).collect();
             back.sort_unstable();
@@ -200,10 +202,16 @@ mod tests {
 
     #[test]
     fn refusals() {
-        let draw = Draw { cells: &[0, -1, 1, 0], quotas: &[1, 1], ids: &[1, 2, 3, 4], scores: None, seed: 0 };
+        let draw = Draw {
+            cells: &[0, -1, 1, 0],
+            quotas: &[1, 1],
+            ids: Ids::Given(&[1, 2, 3, 4]),
+            scores: None,
+            seed: 0,
+        };
         let nan = [0.0, f64::NAN, f64::NAN, 0.0];
         for (draw, message) in [
-            (Draw { ids: &[1], ..draw }, "ids: found 1 elements, need 4, as many as cells"),
+            (Draw { ids: Ids::Given(&[1]), ..draw }, "ids: found 1 elements, need 4, as many as cells"),
             (Draw { scores: Some(&[1.0]), ..draw }, "scores: found 1 elements, need 4, as many as cells"),
             (Draw { cells: &[0, 2, 0, 0], ..draw }, "cells: found 2 at index 1, allowed are -1 to 1"),
             (Draw { cells: &[0, 1, -2, 0], ..draw }, "cells: found -2 at index 2, allowed are -1 to 1"),
@@ -221,7 +229,7 @@ mod tests {
     #[test]
     fn smallest_keys_of_cells() {
         let keys = Keys::new(9, TIE);
-        let found = smallest_keys(&[0, 2, 0, -1], 3, &[5, 6, 7, 8], 9).unwrap();
+        let found = smallest_keys(&[0, 2, 0, -1], 3, Ids::Given(&[5, 6, 7, 8]), 9).unwrap();
         assert_eq!(found, [keys.key(5).min(keys.key(7)), u64::MAX, keys.key(6)]);
     }
 }

@@ -23,6 +23,7 @@
 pub mod columns;
 pub mod draw;
 pub mod error;
+pub mod ids;
 pub mod interrupt;
 #[allow(unsafe_code, reason = "vector instructions; every other module is safe code")]
 pub mod kernels;

@@ -5,6 +5,7 @@
 //! is kept is a function of the *set* of items: neither their order nor a split into streams that are merged
 //! later changes it, as long as the order on items is total.
 
+use crate::ids::Ids;
 use crate::rng::Keys;
 
 /// Collects the k smallest items of a stream.
@@ -62,10 +63,10 @@ impl<T: Ord + Copy> Smallest<T> {
 /// The `n_rows` valid rows with the smallest keys, smallest first: a uniform sample, in uniformly random order,
 /// whatever the order of the rows.
 #[must_use]
-pub fn smallest_rows(ids: &[u64], valid: &[bool], keys: Keys, n_rows: usize) -> Vec<usize> {
+pub fn smallest_rows(ids: Ids, valid: &[bool], keys: Keys, n_rows: usize) -> Vec<usize> {
     let mut smallest = Smallest::new(n_rows);
-    for (row, (&id, _)) in ids.iter().zip(valid).enumerate().filter(|(_, (_, valid))| **valid) {
-        smallest.push((keys.key(id), row));
+    for (row, _) in valid.iter().enumerate().filter(|(_, valid)| **valid) {
+        smallest.push((keys.key(ids.get(row)), row));
     }
     smallest.into_sorted().into_iter().map(|(_, row)| row).collect()
 }

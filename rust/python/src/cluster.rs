@@ -59,7 +59,7 @@ pub struct Clustering {
 /// valid
 ///     bool[N]; other examples are not looked at. A valid one that is not finite, once shaped, is an error.
 /// ids
-///     uint64[N], distinct: they stand for the rows wherever chance or a tie decides.
+///     uint64[N], distinct: they stand for the rows wherever chance or a tie decides; None stands for the row numbers.
 /// n_clusters
 ///     How many clusters, at most: fewer when there are fewer distinct examples.
 /// n_iterations
@@ -82,13 +82,13 @@ pub struct Clustering {
 /// KeyboardInterrupt
 ///     Ctrl-C, within a second.
 #[pyfunction]
-#[pyo3(signature = (columns, valid, ids, *, n_clusters, n_iterations, seed, shape="raw", max_fit_rows=None, n_threads=None, progress=None))]
+#[pyo3(signature = (columns, valid, ids=None, *, n_clusters, n_iterations, seed, shape="raw", max_fit_rows=None, n_threads=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only options have names")]
 pub fn cluster<'py>(
     py: Python<'py>,
     columns: &Bound<'py, PyAny>,
     valid: &Bound<'py, PyAny>,
-    ids: &Bound<'py, PyAny>,
+    ids: Option<&Bound<'py, PyAny>>,
     n_clusters: &Bound<'py, PyAny>,
     n_iterations: &Bound<'py, PyAny>,
     seed: &Bound<'py, PyAny>,
@@ -111,8 +111,8 @@ pub fn cluster<'py>(
     // A byte of a NumPy bool may be anything; a Rust bool may not.
     let valid = door::array::<u8, Ix1>("valid", &valid.call_method1("view", ("uint8",))?)?;
     let valid: Vec<bool> = valid.as_slice()?.iter().map(|&byte| byte != 0).collect();
-    let ids = door::array::<u64, Ix1>("ids", ids)?;
-    let ids = ids.as_slice()?;
+    let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
+    let ids = door::ids(ids.as_ref(), valid.len())?;
     let arrays = Arrays::new(columns)?;
     let found = door::run(py, progress, {
         let columns = arrays.borrow(&valid)?;

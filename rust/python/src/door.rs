@@ -5,10 +5,11 @@
 //! `ValueError` or `TypeError` that names the argument, what was found and what is allowed.
 
 use lossift_core::error::{Error, Result};
+use lossift_core::ids::Ids;
 use lossift_core::interrupt::Watch;
 use numpy::{
-    Element, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods,
-    dtype,
+    Element, Ix1, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray,
+    PyUntypedArrayMethods, dtype,
 };
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -84,6 +85,11 @@ pub fn array<'py, T: Element, D: numpy::ndarray::Dimension>(
         return Err(PyValueError::new_err(message));
     }
     Ok(array)
+}
+
+/// The argument as the ids of `n` examples; None are their row numbers.
+pub fn ids<'a>(array: Option<&'a PyReadonlyArray<'_, u64, Ix1>>, n: usize) -> PyResult<Ids<'a>> {
+    Ok(array.map(|ids| ids.as_slice()).transpose()?.map_or(Ids::RowNumbers(n), Ids::Given))
 }
 
 /// The argument as a whole number of at least `least`, in a type that says how large it may be.

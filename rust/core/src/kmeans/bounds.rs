@@ -58,6 +58,7 @@ use super::sums::{Grid, Inertia, Sums};
 use super::sweep::Run;
 use crate::columns::LANES;
 use crate::error::Result;
+use crate::ids::Ids;
 use crate::kernels::{Centroids, Kernel};
 use crate::rng::Keys;
 use crate::shape::{Block, Trajectories};
@@ -163,7 +164,7 @@ pub fn safe(data: &Trajectories, centroids: &[f32]) -> bool {
 #[must_use]
 pub fn promising(
     data: &Trajectories,
-    (ids, ties): (&[u64], Keys),
+    (ids, ties): (Ids, Keys),
     n_iterations: usize,
     centroids: &[f32],
     kernel: Kernel,
@@ -209,7 +210,7 @@ impl Pruned {
     /// An interrupt.
     pub fn new(
         data: &Trajectories,
-        (ids, ties): (&[u64], Keys),
+        (ids, ties): (Ids, Keys),
         labels: &[i32],
         centroids: &[f32],
         run: &mut Run,

@@ -21,6 +21,7 @@
 use super::sweep::Run;
 use crate::columns::LANES;
 use crate::error::Result;
+use crate::ids::Ids;
 use crate::kernels::{Centroids, Kernel};
 use crate::rng::Keys;
 use crate::shape::{BLOCK_ROWS, Block, Trajectories};
@@ -81,7 +82,7 @@ impl Cells {
     /// An interrupt.
     pub fn sort(
         data: &Trajectories,
-        (ids, ties): (&[u64], Keys),
+        (ids, ties): (Ids, Keys),
         labels: &[i32],
         centroids: &[f32],
         run: &mut Run,
@@ -222,7 +223,7 @@ fn cut(n_rows: usize) -> impl Iterator<Item = Size> {
 
 impl Cluster<'_> {
     /// Sorts the rows by their distances from the centroid, equals by keyed id, and fills the spare lanes.
-    fn sort(self, centroid: &Centroids, (ids, ties): (&[u64], Keys), kernel: Kernel, scratch: &mut Scratch) {
+    fn sort(self, centroid: &Centroids, (ids, ties): (Ids, Keys), kernel: Kernel, scratch: &mut Scratch) {
         let Scratch { tiles, rows, keys, distances } = scratch;
         let n_dims = centroid.n_dims();
         let size = n_dims * LANES;
@@ -238,7 +239,7 @@ impl Cluster<'_> {
         keys.extend(found.map(|(at, distance)| u64::from(distance.to_bits()) << 32 | at as u64));
         keys.sort_unstable();
         for equals in keys.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|equals| equals.len() > 1) {
-            equals.sort_unstable_by_key(|key| ties.key(ids[rows[*key as u32 as usize] as usize]));
+            equals.sort_unstable_by_key(|key| ties.key(ids.get(rows[*key as u32 as usize] as usize)));
         }
         for (at, row) in self.rows.iter_mut().enumerate() {
             let from = keys[at.min(self.n_rows - 1)] as u32 as usize;

@@ -5,6 +5,7 @@ use super::seeding;
 use super::sweep::Run;
 use crate::columns::{Columns, Layout};
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::interrupt::Watch;
 use crate::kernels::{Centroids, Kernel, MOST_CENTROIDS};
 use crate::parallel::Team;
@@ -58,7 +59,7 @@ pub struct Clustering {
 /// # Errors
 /// Parameters out of range, ids of another length, no valid row, a valid row that is not finite once shaped or
 /// beyond [`MOST_MAGNITUDE`], an interrupt.
-pub fn cluster(data: &Trajectories, ids: &[u64], parameters: Parameters, watch: Watch) -> Result<Clustering> {
+pub fn cluster(data: &Trajectories, ids: Ids, parameters: Parameters, watch: Watch) -> Result<Clustering> {
     let Parameters { n_clusters, n_iterations, seed, max_fit_rows, n_threads, pruning, kernel } = parameters;
     check_range("n_clusters", n_clusters, MOST_CENTROIDS)?;
     check_range("n_iterations", n_iterations, u32::MAX as usize)?;
@@ -76,7 +77,7 @@ pub fn cluster(data: &Trajectories, ids: &[u64], parameters: Parameters, watch: 
     let mut labels = vec![-1; n_examples];
     let most = survey(data, &mut labels, &mut run)?;
     let n_clusters = n_clusters.min(n_fit_rows);
-    let fit = |data: &Trajectories, ids: &[u64], labels: &mut [i32], run: &mut Run| {
+    let fit = |data: &Trajectories, ids: Ids, labels: &mut [i32], run: &mut Run| {
         let mut centroids = seeding::plus_plus(data, ids, n_clusters, seed, run)?;
         let extent = Extent { most, n_rows: n_fit_rows };
         let ties = (ids, Keys::new(seed, TIE));
@@ -89,10 +90,10 @@ pub fn cluster(data: &Trajectories, ids: &[u64], parameters: Parameters, watch: 
         let mut rows = smallest_rows(ids, data.columns().valid(), Keys::new(seed, FIT), n_fit_rows);
         rows.sort_unstable();
         let columns = data.columns().gather(&rows);
-        let (ids, valid): (Vec<u64>, Vec<bool>) = rows.iter().map(|&row| (ids[row], true)).unzip();
+        let (ids, valid): (Vec<u64>, Vec<bool>) = rows.iter().map(|&row| (ids.get(row), true)).unzip();
         let layout = Layout::Columns(columns.iter().map(Vec::as_slice).collect());
         let part = Trajectories::new(Columns::new(layout, &valid)?, data.shape())?;
-        let fitted = fit(&part, &ids, &mut vec![-1; n_fit_rows], &mut run)?;
+        let fitted = fit(&part, Ids::Given(&ids), &mut vec![-1; n_fit_rows], &mut run)?;
         assign_all(data, &fitted.0, &mut labels, &mut run)?;
         fitted
     };
@@ -165,7 +166,7 @@ fn assign_all(data: &Trajectories, centroids: &[f32], labels: &mut [i32], run: &
 fn number(
     data: &Trajectories,
     centroids: &[f32],
-    ids: &[u64],
+    ids: Ids,
     ties: Keys,
     labels: &mut [i32],
     run: &mut Run,
@@ -174,7 +175,7 @@ fn number(
     let mut members: Vec<(u64, usize, i64)> = (0..n_clusters).map(|k| (u64::MAX, k, 0)).collect();
     for (row, &label) in labels.iter().enumerate().filter(|(_, label)| **label >= 0) {
         let (least, _, size) = &mut members[label as usize];
-        *least = ties.key(ids[row]).min(*least);
+        *least = ties.key(ids.get(row)).min(*least);
         *size += 1;
     }
     members.retain(|&(_, _, size)| size > 0);

@@ -14,6 +14,7 @@ use super::bounds::{self, Pruned};
 use super::sums::{Grid, Inertia, Sums};
 use super::sweep::Run;
 use crate::error::Result;
+use crate::ids::Ids;
 use crate::kernels::Centroids;
 use crate::rng::Keys;
 use crate::shape::{Block, Trajectories};
@@ -103,7 +104,7 @@ pub struct Extent {
 /// An interrupt.
 pub fn lloyd(
     (data, extent): (&Trajectories, Extent),
-    (ids, ties): (&[u64], Keys),
+    (ids, ties): (Ids, Keys),
     (n_iterations, pruning): (usize, Option<Pruning>),
     centroids: &mut [f32],
     labels: &mut [i32],
@@ -203,7 +204,7 @@ fn reseed(
     data: &Trajectories,
     grid: Grid,
     centroids: &Centroids,
-    (ids, ties): (&[u64], Keys),
+    (ids, ties): (Ids, Keys),
     labels: &mut [i32],
     sums: &mut Sums,
     run: &mut Run,
@@ -214,7 +215,7 @@ fn reseed(
     let states = run.sweep(data, Some(centroids), labels, make, |farthest, _, _, seen| {
         for (_, row, _, distance) in seen.examples().filter(|(_, _, _, distance)| *distance > 0.0) {
             // The bits of non-negative floats are in the order of their values.
-            farthest.push((!distance.to_bits(), ties.key(ids[row]), row));
+            farthest.push((!distance.to_bits(), ties.key(ids.get(row)), row));
         }
     })?;
     let mut farthest = make();

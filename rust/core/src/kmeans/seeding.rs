@@ -16,6 +16,7 @@
 use super::sweep::Run;
 use crate::columns::LANES;
 use crate::error::Result;
+use crate::ids::Ids;
 use crate::kernels::{Centroids, Kernel};
 use crate::rng::{Keys, SEED, SEED_CHOICE};
 use crate::shape::{BLOCK_ROWS, Block, Trajectories};
@@ -45,7 +46,7 @@ struct Part {
 /// An interrupt.
 pub fn plus_plus(
     data: &Trajectories,
-    ids: &[u64],
+    ids: Ids,
     n_clusters: usize,
     seed: u64,
     run: &mut Run,

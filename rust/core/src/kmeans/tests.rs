@@ -6,6 +6,7 @@ use super::sweep::Run;
 use super::*;
 use crate::columns::{Columns, Layout};
 use crate::error::Error;
+use crate::ids::Ids;
 use crate::interrupt::Watch;
 use crate::kernels::battery::{naive_distance, naive_nearest};
 use crate::kernels::{Backend, Kernel};
@@ -70,7 +71,7 @@ impl Pool {
 
     fn cluster_shaped(&self, parameters: Parameters, shape: Shape) -> crate::error::Result<Clustering> {
         let mut go_on = |_, _, _| ControlFlow::Continue(());
-        cluster(&self.trajectories(shape), &self.ids, parameters, Watch::new(&mut go_on))
+        cluster(&self.trajectories(shape), Ids::Given(&self.ids), parameters, Watch::new(&mut go_on))
     }
 }
 
@@ -181,7 +182,7 @@ proptest! {
         let most = (0..n).filter(|&row| pool.valid[row]).flat_map(|row| pool.row(row)).fold(0.0_f32, |m, x| m.max(*x));
         let extent = Extent { most, n_rows: data.columns().n_valid() };
         let (mut found, mut found_labels) = (start, vec![-1; n]);
-        let ties = (&pool.ids[..], Keys::new(3, TIE));
+        let ties = (Ids::Given(&pool.ids), Keys::new(3, TIE));
         let record =
             lloyd((&data, extent), ties, (n_iterations, pruning), &mut found, &mut found_labels, &mut run).unwrap();
         prop_assert_eq!(found_labels, labels);
@@ -250,7 +251,7 @@ for row in bad {
         }).collect();
         let available = Backend::available();
         let kernel = Kernel::of(available[backend % available.len()]).unwrap();
-        let ties = (&pool.ids[..], Keys::new(3, TIE));
+        let ties = (Ids::Given(&pool.ids), Keys::new(3, TIE));
         let run = |pruning, n_iterations, kernel, n_threads| {
             let mut go_on = |_, _, _| ControlFlow::Continue(());
             let mut run = Run { kernel, team: Team::new(n_threads).unwrap(), watch: Watch::new(&mut go_on) };
@@ -456,14 +457,15 @@ fn stops_whenever_the_caller_says_so() {
         calls += 1;
         ControlFlow::Continue(())
     };
-    cluster(&data, &pool.ids, parameters(8), Watch::new(&mut count)).unwrap();
+    cluster(&data, Ids::Given(&pool.ids), parameters(8), Watch::new(&mut count)).unwrap();
     for stop_at in 1..calls {
         let mut call = 0;
         let mut report = |_, _, _| {
             call += 1;
             if call == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let error = cluster(&data, &pool.ids, parameters(8), Watch::new(&mut report)).unwrap_err();
+        let error =
+            cluster(&data, Ids::Given(&pool.ids), parameters(8), Watch::new(&mut report)).unwrap_err();
         assert_eq!(error, Error::Interrupted);
         assert_eq!(call, stop_at, "no news after the stop");
     }
