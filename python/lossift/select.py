@@ -259,7 +259,7 @@ def _cluster(
         return Clustering(found.labels, len(found.sizes), [_describe_fit(found, None)])
     labels = np.full(table.n_examples, -1, dtype=np.int32)
     n_clusters, fits = 0, []
-    options["max_fit_rows"] = RELEASED_FIT_ROWS * options["n_clusters"]
+    options |= {"fit": "sample", "max_fit_rows": RELEASED_FIT_ROWS * options["n_clusters"]}
     for code, name in enumerate(strata.names):
         rows = np.flatnonzero(valid & (strata.codes == code))
         if not len(rows):

@@ -6,7 +6,7 @@ use lossift_core::columns::{Columns, Layout};
 use lossift_core::ids::Ids;
 use lossift_core::interrupt::Watch;
 use lossift_core::kernels::Kernel;
-use lossift_core::kmeans::{Parameters, Pruning, cluster};
+use lossift_core::kmeans::{Fit, Init, Parameters, Pruning, cluster};
 use lossift_core::rng::Keys;
 use lossift_core::shape::{Shape, Trajectories};
 use std::ops::ControlFlow;
@@ -65,11 +65,20 @@ fn main() {
             }
             ControlFlow::Continue(())
         };
-        let max_fit_rows = None;
-        let parameters =
-            Parameters { n_clusters: k, n_iterations: 20, seed: 0, max_fit_rows, n_threads, pruning, kernel };
+        let parameters = Parameters {
+            n_clusters: k,
+            n_iterations: 20,
+            seed: 0,
+            init: Init::PlusPlus,
+            fit: Fit::Full,
+            n_restarts: 1,
+            tolerance: 0.0,
+            n_threads,
+            pruning,
+            kernel,
+        };
         let found =
-            cluster(&data, Ids::RowNumbers(n), parameters, Watch::new(&mut go_on)).expect("a clustering");
+            cluster(data, Ids::RowNumbers(n), parameters, Watch::new(&mut go_on)).expect("a clustering");
         (found, iterations.expect("it began").elapsed().as_secs_f64())
     };
     let (mut plain_times, mut pruned_times) = (Vec::new(), Vec::new());

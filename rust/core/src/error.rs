@@ -29,6 +29,13 @@ pub enum Error {
         /// The largest value allowed.
         most: i128,
     },
+    /// A share outside 0 to 1.
+    Share {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Its value.
+        found: f64,
+    },
     /// A name that is not in its list.
     Name {
         /// Name of the argument.
@@ -71,6 +78,15 @@ pub enum Error {
         row: usize,
         /// Number of the state, after shaping.
         state: usize,
+        /// The value found.
+        value: f32,
+        /// The largest magnitude allowed.
+        most: f32,
+    },
+    /// A coordinate of a centroid to start from that is not a finite number, or too large.
+    InitValue {
+        /// Its place among all coordinates.
+        index: usize,
         /// The value found.
         value: f32,
         /// The largest magnitude allowed.
@@ -126,6 +142,17 @@ pub enum Error {
 /// `Result` with our [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl Error {
+    /// The same error where its row is the place of one in `rows`.
+    #[must_use]
+    pub fn in_rows(mut self, rows: &[usize]) -> Self {
+        if let Self::NotFinite { row, .. } | Self::TooLarge { row, .. } = &mut self {
+            *row = rows[*row];
+        }
+        self
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,6 +164,13 @@ impl fmt::Display for Error {
             }
             Self::Name { argument, found, allowed } => {
                 write!(f, "{argument}: found {found:?}, allowed are {allowed}")
+            }
+            Self::Share { argument, found } => write!(f, "{argument}: found {found}, allowed are 0 to 1"),
+            Self::InitValue { index, value, most } => {
+                write!(
+                    f,
+                    "init: found {value:e} at index {index}, allowed are finite numbers of magnitudes up to {most:e}"
+                )
             }
             Self::NoStates => write!(f, "columns: found no state, need at least one"),
             Self::NoValidRows { n_examples } => {

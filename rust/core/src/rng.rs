@@ -17,6 +17,10 @@ pub const FIT: &str = "fit";
 pub const SEED: &str = "seed";
 /// Where k-means++ puts its next candidate.
 pub const SEED_CHOICE: &str = "seed-choice";
+/// The seeds of further fits after the first one.
+pub const RESTART: &str = "restart";
+/// The order in which mini-batches go through the rows.
+pub const BATCH: &str = "batch";
 /// Which of two equals comes first.
 pub const TIE: &str = "tie";
 /// Which members of a cell are drawn.

@@ -3,14 +3,15 @@
 use crate::door;
 use lossift_core::columns::{self, Columns, Layout};
 use lossift_core::kernels::Kernel;
-use lossift_core::kmeans::{self, Parameters};
+use lossift_core::kmeans::{self, Fit, Init, Parameters, Pruning};
 use lossift_core::shape::{Shape, Trajectories};
 use numpy::{
     Element, Ix1, Ix2, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray,
     PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// Clusters of examples, numbered by their smallest keyed member id, and the record of how they were found.
 #[pyclass(frozen, module = "lossift._native")]
@@ -24,7 +25,10 @@ pub struct Clustering {
     /// int64[K]: members per cluster.
     #[pyo3(get)]
     sizes: Py<PyArray1<i64>>,
-    /// Sum of squared distances at each assignment: one per iteration, and the last one.
+    /// Sum of squared distances of all valid examples from their clusters' centroids.
+    #[pyo3(get)]
+    total_inertia: f64,
+    /// Sum of squared distances at each assignment of the fit: one per iteration, and the last one; or one per mini-batch.
     #[pyo3(get)]
     inertia: Vec<f64>,
     /// How many examples changed their cluster at each assignment.
@@ -33,7 +37,7 @@ pub struct Clustering {
     /// How many empty clusters took a far example after each assignment.
     #[pyo3(get)]
     reseeded: Vec<usize>,
-    /// "no label moved" or "n_iterations reached".
+    /// "no label moved", "few labels moved", "inertia stalled" or "n_iterations reached".
     #[pyo3(get)]
     why_stopped: &'static str,
     /// "cells" where distances that can't matter were left out, "none" where all were calculated; all else is the same.
@@ -42,6 +46,9 @@ pub struct Clustering {
     /// The share of the distances that was calculated at each assignment.
     #[pyo3(get)]
     evaluated: Vec<f64>,
+    /// What the centroids were fitted on: "full", "sample" or "minibatch".
+    #[pyo3(get)]
+    fit: &'static str,
     /// How many rows the centroids were fitted on; the record of the assignments is about these.
     #[pyo3(get)]
     n_fit_rows: usize,
@@ -68,8 +75,20 @@ pub struct Clustering {
 ///     0 <= seed < 2**64.
 /// shape
 ///     "raw", "relative" (to the first state), "zscore" or "differences".
+/// init
+///     "k-means++", "random" (examples), or float32[K, T]: the centroids to start from.
+/// fit
+///     What the centroids are fitted on: "full", all valid rows; "sample", a part drawn by keyed hash; "minibatch", small
+///     batches one after the other; "auto", which depends on N and K only. All rows are assigned to them in the end.
 /// max_fit_rows
-///     Fit the centroids on so many rows drawn by keyed hash, then assign all; None fits on all.
+///     Size of a "sample"; None takes as many as centroids need.
+/// n_restarts
+///     How many times to begin anew, from other centroids; the fit of the smallest inertia is kept.
+/// tolerance
+///     End when an assignment changes no more than this share of the labels.
+/// pruning
+///     "cells" leaves out scores that can't matter, "none" calculates all, None does whichever promises to be faster. The
+///     result is the same to the last bit.
 /// n_threads
 ///     Threads.
 /// progress
@@ -82,7 +101,7 @@ pub struct Clustering {
 /// KeyboardInterrupt
 ///     Ctrl-C, within a second.
 #[pyfunction]
-#[pyo3(signature = (columns, valid, ids=None, *, n_clusters, n_iterations, seed, shape="raw", max_fit_rows=None, n_threads=None, progress=None))]
+#[pyo3(signature = (columns, valid, ids=None, *, n_clusters, n_iterations, seed, shape="raw", init=None, fit="auto", max_fit_rows=None, n_restarts=None, tolerance=0.0, pruning=None, n_threads=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only options have names")]
 pub fn cluster<'py>(
     py: Python<'py>,
@@ -93,20 +112,45 @@ pub fn cluster<'py>(
     n_iterations: &Bound<'py, PyAny>,
     seed: &Bound<'py, PyAny>,
     shape: &str,
+    init: Option<&Bound<'py, PyAny>>,
+    fit: &str,
     max_fit_rows: Option<&Bound<'py, PyAny>>,
+    n_restarts: Option<&Bound<'py, PyAny>>,
+    tolerance: f64,
+    pruning: Option<&str>,
     n_threads: Option<&Bound<'py, PyAny>>,
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Clustering> {
+    let shape = Shape::from_name(shape).map_err(|error| door::exception(&error))?;
+    let mut fit = Fit::from_name(fit).map_err(|error| door::exception(&error))?;
+    if let Some(rows) = max_fit_rows {
+        if !matches!(fit, Fit::Sample(_)) {
+            let message = format!("max_fit_rows: found {rows}, but fit {:?} takes none", fit.name());
+            return Err(PyValueError::new_err(message));
+        }
+        fit = Fit::Sample(Some(door::number("max_fit_rows", rows, 1)?));
+    }
+    let centroids = init.filter(|init| !init.is_instance_of::<PyString>());
+    let centroids = centroids.map(|init| door::array::<f32, Ix2>("init", init)).transpose()?;
+    let init = match (&centroids, init) {
+        (Some(centroids), _) => Init::Given(centroids.as_slice()?),
+        (None, None) => Init::PlusPlus,
+        (None, Some(name)) => {
+            Init::from_name(&name.extract::<String>()?).map_err(|error| door::exception(&error))?
+        }
+    };
     let parameters = Parameters {
         n_clusters: door::number("n_clusters", n_clusters, 1)?,
         n_iterations: door::number("n_iterations", n_iterations, 1)?,
         seed: door::number("seed", seed, 0)?,
-        max_fit_rows: max_fit_rows.map(|rows| door::number("max_fit_rows", rows, 1)).transpose()?,
+        init,
+        fit,
+        n_restarts: n_restarts.map_or(Ok(1), |n_restarts| door::number("n_restarts", n_restarts, 1))?,
+        tolerance,
         n_threads: n_threads.map_or(Ok(1), |n_threads| door::number("n_threads", n_threads, 1))?,
-        pruning: None,
+        pruning: pruning.map(Pruning::from_name).transpose().map_err(|error| door::exception(&error))?,
         kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
     };
-    let shape = Shape::from_name(shape).map_err(|error| door::exception(&error))?;
     door::array::<bool, Ix1>("valid", valid)?;
     // A byte of a NumPy bool may be anything; a Rust bool may not.
     let valid = door::array::<u8, Ix1>("valid", &valid.call_method1("view", ("uint8",))?)?;
@@ -116,13 +160,15 @@ pub fn cluster<'py>(
     let arrays = Arrays::new(columns)?;
     let found = door::run(py, progress, {
         let columns = arrays.borrow(&valid)?;
-        move |watch| kmeans::cluster(&Trajectories::new(columns?, shape)?, ids, parameters, watch)
+        move |watch| kmeans::cluster(Trajectories::new(columns?, shape)?, ids, parameters, watch)
     })?;
     let n_dims = found.centroids.len() / found.sizes.len();
     Ok(Clustering {
         labels: PyArray1::from_vec(py, found.labels).unbind(),
         centroids: PyArray1::from_vec(py, found.centroids).reshape([found.sizes.len(), n_dims])?.unbind(),
         sizes: PyArray1::from_vec(py, found.sizes).unbind(),
+        total_inertia: found.inertia,
+        fit: found.fit.name(),
         inertia: found.record.steps.iter().map(|step| step.inertia).collect(),
         moved: found.record.steps.iter().map(|step| step.moved).collect(),
         reseeded: found.record.steps.iter().map(|step| step.reseeded).collect(),

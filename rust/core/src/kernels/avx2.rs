@@ -3,7 +3,8 @@
 use super::{LANES, Lanes, shells};
 use std::arch::x86_64::{
     __m256, _CMP_LT_OQ, _MM_HINT_T0, _mm_prefetch, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_min_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_set1_ps, _mm256_storeu_ps,
+    _mm256_sub_ps,
 };
 
 #[derive(Clone, Copy)]
@@ -25,7 +26,8 @@ impl Lanes for Pair {
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+        let value = unsafe { _mm256_set1_ps(value) };
+        Self(value, value)
     }
 
     #[inline(always)]
@@ -48,21 +50,31 @@ impl Lanes for Pair {
     }
 
     #[inline(always)]
+    unsafe fn product_from(self, other: Self, sum: Self) -> Self {
+        unsafe { Self(_mm256_fnmadd_ps(self.0, other.0, sum.0), _mm256_fnmadd_ps(self.1, other.1, sum.1)) }
+    }
+
+    #[inline(always)]
     unsafe fn least(self, other: Self) -> Self {
         unsafe { Self(_mm256_min_ps(self.0, other.0), _mm256_min_ps(self.1, other.1)) }
     }
 
     #[inline(always)]
-    unsafe fn closer(distance: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
+    unsafe fn most(self, other: Self) -> Self {
+        unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn closer(score: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
         unsafe {
-            let low = _mm256_cmp_ps::<_CMP_LT_OQ>(distance.0, best.0);
-            let high = _mm256_cmp_ps::<_CMP_LT_OQ>(distance.1, best.1);
-            let blend = |no: Self, yes: Self| {
-                Self(_mm256_blendv_ps(no.0, yes.0, low), _mm256_blendv_ps(no.1, yes.1, high))
-            };
-            (blend(best, distance), blend(index, number))
+            let low = _mm256_cmp_ps::<_CMP_LT_OQ>(score.0, best.0);
+            let high = _mm256_cmp_ps::<_CMP_LT_OQ>(score.1, best.1);
+            let index =
+                Self(_mm256_blendv_ps(index.0, number.0, low), _mm256_blendv_ps(index.1, number.1, high));
+            // Of equals, and beside NaN, the minimum is its second operand: what a blend would say.
+            (score.least(best), index)
         }
     }
 }
 
-shells!(Pair, 4, "avx2,fma");
+shells!(Pair, 1, 6, "avx2,fma");

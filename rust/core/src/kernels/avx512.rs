@@ -2,8 +2,9 @@
 
 use super::{LANES, Lanes, shells};
 use std::arch::x86_64::{
-    __m512, _CMP_LT_OQ, _MM_HINT_T0, _mm_prefetch, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_blend_ps, _mm512_min_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, _CMP_LT_OQ, _MM_HINT_T0, _mm_prefetch, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_fnmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    _mm512_sub_ps,
 };
 
 #[derive(Clone, Copy)]
@@ -43,18 +44,28 @@ impl Lanes for Whole {
     }
 
     #[inline(always)]
+    unsafe fn product_from(self, other: Self, sum: Self) -> Self {
+        unsafe { Self(_mm512_fnmadd_ps(self.0, other.0, sum.0)) }
+    }
+
+    #[inline(always)]
     unsafe fn least(self, other: Self) -> Self {
         unsafe { Self(_mm512_min_ps(self.0, other.0)) }
     }
 
     #[inline(always)]
-    unsafe fn closer(distance: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
+    unsafe fn most(self, other: Self) -> Self {
+        unsafe { Self(_mm512_max_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn closer(score: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
         unsafe {
-            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(distance.0, best.0);
-            let blend = |no: Self, yes: Self| Self(_mm512_mask_blend_ps(mask, no.0, yes.0));
-            (blend(best, distance), blend(index, number))
+            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(score.0, best.0);
+            // Of equals, and beside NaN, the minimum is its second operand: what a blend by the mask would say.
+            (score.least(best), Self(_mm512_mask_blend_ps(mask, index.0, number.0)))
         }
     }
 }
 
-shells!(Whole, 8, "avx512f");
+shells!(Whole, 4, 4, "avx512f");

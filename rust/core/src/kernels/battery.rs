@@ -2,24 +2,34 @@
 //!
 //! Threadless and without test harness, so that it also runs as a plain program, for instance under an emulator.
 
-use super::{Backend, Centroids, Kernel};
+use super::{Backend, Kernel, half_square, on_grid};
 use crate::columns::LANES;
 use crate::rng::Keys;
 
-/// Squared distance of a trajectory from a centroid: the sum that every lane of every backend runs.
+/// Squared distance of a trajectory from a centroid, by subtraction: the sum that every lane of every backend runs.
 #[must_use]
 pub fn naive_distance(x: impl IntoIterator<Item = f32>, centroid: &[f32]) -> f32 {
     x.into_iter().zip(centroid).fold(0.0, |sum, (x, c)| (x - c).mul_add(x - c, sum))
 }
 
-/// Number and squared distance of the nearest centroid, the first of several: the twin of [`Kernel::nearest`].
+/// Score of a centroid for a trajectory, half the squared distance less half the trajectory's squared norm: the sum that
+/// every lane of every backend runs.
 #[must_use]
-pub fn naive_nearest(x: &[f32], centroids: &[f32]) -> (usize, f32) {
-    let mut best = (0, f32::INFINITY);
+pub fn naive_score(x: impl IntoIterator<Item = f32>, centroid: &[f32]) -> f32 {
+    x.into_iter().zip(centroid).fold(half_square(centroid), |sum, (x, c)| (-x).mul_add(*c, sum))
+}
+
+/// Number and score of the nearest centroid, the first of several, and the second smallest score: the twin of
+/// [`Kernel::nearest_two`].
+#[must_use]
+pub fn naive_nearest(x: &[f32], centroids: &[f32]) -> (usize, f32, f32) {
+    let mut best = (0, f32::INFINITY, f32::INFINITY);
     for (k, centroid) in centroids.chunks_exact(x.len()).enumerate() {
-        let distance = naive_distance(x.iter().copied(), centroid);
-        if distance < best.1 {
-            best = (k, distance);
+        let score = naive_score(x.iter().copied(), centroid);
+        let behind = if score > best.1 { score } else { best.1 };
+        best.2 = if behind < best.2 { behind } else { best.2 };
+        if score < best.1 {
+            (best.0, best.1) = (k, score);
         }
     }
     best
@@ -69,28 +79,33 @@ fn compare(kernel: &Kernel, kind: &str, value: Value, sizes: [usize; 3], seed: u
         |from: usize, n: usize| (0..n).map(|i| value(chance.uniform((from + i) as u64))).collect::<Vec<_>>();
     let tiles = numbers(0, n_tiles * n_dims * LANES);
     let centroids = numbers(tiles.len(), n_centroids * n_dims);
-    let packed = Centroids::pack(&centroids, n_dims);
-    let (mut found, mut near) = (vec![[0.0; LANES]; n_tiles], vec![[0.0; LANES]; n_tiles]);
-    kernel.nearest(&tiles, &packed, &mut found, &mut near);
-    let mut all = vec![[0.0; LANES]; n_tiles * n_centroids];
-    kernel.distances(&tiles, &packed, &mut all);
-    same_with_gaps(kernel, (&tiles, &centroids, n_dims), (&found, &near), &all)
+    let packed = kernel.pack(&centroids, n_dims);
+    let empty = || vec![[0.0; LANES]; n_tiles];
+    let (mut found, mut near, mut next) = (empty(), empty(), empty());
+    kernel.nearest_two(&tiles, &packed, (&mut found, &mut near, &mut next));
+    let (mut squares, mut scores) =
+        (vec![[0.0; LANES]; n_tiles * n_centroids], vec![[0.0; LANES]; n_tiles * n_centroids]);
+    kernel.distances(&tiles, &packed, &mut squares);
+    kernel.scores(&tiles, &packed, &mut scores);
+    same(kernel, (&tiles, &centroids, n_dims), (&found, &near, &next), &scores)
         .map_err(|what| format!("{}, {kind}, sizes {sizes:?}: {what}", kernel.backend().name()))?;
     for (i, tile) in tiles.chunks_exact(n_dims * LANES).enumerate() {
         for lane in 0..LANES {
             let x: Vec<f32> = tile.iter().skip(lane).step_by(LANES).copied().collect();
             let told =
                 || format!("{}, {kind}, sizes {sizes:?}, tile {i}, lane {lane}", kernel.backend().name());
-            let (number, distance) = naive_nearest(&x, &centroids);
-            if (found[i][lane], near[i][lane].to_bits()) != (number as f32, distance.to_bits()) {
-                let (other, far) = (found[i][lane], near[i][lane]);
-                return Err(format!("{}: naive {number} at {distance:e}, kernel {other} at {far:e}", told()));
+            let (number, score, second) = naive_nearest(&x, &centroids);
+            let kernel_found = (found[i][lane], near[i][lane].to_bits(), next[i][lane].to_bits());
+            if kernel_found != (number as f32, score.to_bits(), second.to_bits()) {
+                let found = (found[i][lane], near[i][lane], next[i][lane]);
+                return Err(format!("{}: naive {number}, {score:e}, {second:e}, kernel {found:?}", told()));
             }
             for (k, centroid) in centroids.chunks_exact(n_dims).enumerate() {
-                let naive = naive_distance(x.iter().copied(), centroid);
-                let kernel = all[i * n_centroids + k][lane];
-                if naive.to_bits() != kernel.to_bits() {
-                    return Err(format!("{}: centroid {k}: naive {naive:e}, kernel {kernel:e}", told()));
+                let naive =
+                    [naive_distance(x.iter().copied(), centroid), naive_score(x.iter().copied(), centroid)];
+                let kernel = [squares[i * n_centroids + k][lane], scores[i * n_centroids + k][lane]];
+                if naive.map(f32::to_bits) != kernel.map(f32::to_bits) {
+                    return Err(format!("{}: centroid {k}: naive {naive:?}, kernel {kernel:?}", told()));
                 }
             }
         }
@@ -98,37 +113,58 @@ fn compare(kernel: &Kernel, kind: &str, value: Value, sizes: [usize; 3], seed: u
     Ok(())
 }
 
-/// `nearest_and_gaps` must find what `nearest` and `distances` say.
-fn same_with_gaps(
+/// The other kernels must find what `nearest_two` and `scores` say.
+fn same(
     kernel: &Kernel,
     (tiles, centroids, n_dims): (&[f32], &[f32], usize),
-    (numbers, near): (&[[f32; LANES]], &[[f32; LANES]]),
+    (numbers, near, next): (&[[f32; LANES]], &[[f32; LANES]], &[[f32; LANES]]),
     all: &[[f32; LANES]],
 ) -> Result<(), String> {
     let n_centroids = centroids.len() / n_dims;
-    let mut gathered = Centroids::none(n_dims);
-    // A longer list first: nothing of it may be left.
-    gathered.gather(centroids, &vec![0; n_centroids + 5]);
-    gathered.gather(centroids, &(0..n_centroids as u32).collect::<Vec<_>>());
-    if gathered != Centroids::pack(centroids, n_dims) {
-        return Err("gathered centroids are not the packed ones".to_owned());
+    let packed = kernel.pack(centroids, n_dims);
+    let empty = || vec![[0.0; LANES]; near.len()];
+    let (mut found, mut scores, mut seconds) = (empty(), empty(), empty());
+    kernel.nearest(tiles, &packed, &mut found, &mut scores);
+    if (&found[..], &scores[..]) != (numbers, near) {
+        return Err("nearest and nearest_two find different ones".to_owned());
     }
-    let (mut found, mut distances) = (vec![[0.0; LANES]; near.len()], vec![[0.0; LANES]; near.len()]);
-    let (mut room, mut gaps) = (vec![[0.0; LANES]; n_centroids], vec![[0.0; LANES]; n_centroids]);
-    kernel.nearest_and_gaps(tiles, &gathered, (&mut found, &mut distances), (&mut room, &mut gaps));
-    if (&found[..], &distances[..]) != (numbers, near) {
+    let mut gathered = packed.none_of();
+    // A longer list first: nothing of it may be left.
+    gathered.gather(&packed, &vec![0; n_centroids + 5]);
+    gathered.gather(&packed, &(0..n_centroids as u32).collect::<Vec<_>>());
+    let (mut room, mut gaps) = (Vec::new(), vec![[0.0; LANES]; n_centroids]);
+    let all_found = (&mut found[..], &mut scores[..], &mut seconds[..]);
+    kernel.nearest_and_gaps(tiles, &gathered, all_found, (&mut room, &mut gaps));
+    if (&found[..], &scores[..], &seconds[..]) != (numbers, near, next) {
         return Err("nearest_and_gaps finds other nearest ones".to_owned());
     }
     for (k, gaps) in gaps.iter().enumerate() {
         for (lane, gap) in gaps.iter().enumerate() {
             let differences =
                 near.iter().enumerate().map(|(i, near)| all[i * n_centroids + k][lane] - near[lane]);
-            // Infinity less infinity: as the hardware's minimum, a comparison with NaN keeps what was there.
+            // Infinity less infinity: a comparison with NaN keeps what was there.
             let least = differences.fold(f32::INFINITY, |least, gap| if gap < least { gap } else { least });
             if least.to_bits() != gap.to_bits() && least.is_finite() {
                 return Err(format!("centroid {k}, lane {lane}: gap {gap:e}, naive {least:e}"));
             }
         }
+    }
+    let mut totals = vec![[7; LANES]; n_dims];
+    kernel.add(tiles, 1024.0, &mut totals);
+    for (dim, totals) in totals.iter().enumerate() {
+        for (lane, total) in totals.iter().enumerate() {
+            let values = tiles.iter().skip(dim * LANES + lane).step_by(n_dims * LANES);
+            let naive = values.fold(7_i64, |sum, x| sum.wrapping_add(on_grid(*x, 1024.0)));
+            if *total != naive {
+                return Err(format!("dim {dim}, lane {lane}: total {total}, naive {naive}"));
+            }
+        }
+    }
+    let largest = tiles.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    let scale = libm::ldexp(1.0, 51 - libm::frexpf(largest).1);
+    let naive: i128 = tiles.iter().map(|x| i128::from(on_grid(*x, scale)).pow(2)).sum();
+    if kernel.squares(tiles, scale) != naive {
+        return Err(format!("squares {}, naive {naive}", kernel.squares(tiles, scale)));
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use super::{LANES, Lanes, shells};
 use std::arch::aarch64::{
-    float32x4_t, vbslq_f32, vcltq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vminnmq_f32, vst1q_f32, vsubq_f32,
+    float32x4_t, vbslq_f32, vcgtq_f32, vcltq_f32, vdupq_n_f32, vfmaq_f32, vfmsq_f32, vld1q_f32, vst1q_f32,
+    vsubq_f32,
 };
 
 #[derive(Clone, Copy)]
@@ -40,18 +41,33 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
+    unsafe fn product_from(self, other: Self, sum: Self) -> Self {
+        Self(std::array::from_fn(|i| unsafe { vfmsq_f32(sum.0[i], self.0[i], other.0[i]) }))
+    }
+
+    // By comparison: the minimum and maximum of NEON order zeros by their signs and have their own mind about NaN.
+    #[inline(always)]
     unsafe fn least(self, other: Self) -> Self {
-        Self(std::array::from_fn(|i| unsafe { vminnmq_f32(self.0[i], other.0[i]) }))
+        Self(std::array::from_fn(|i| unsafe {
+            vbslq_f32(vcltq_f32(self.0[i], other.0[i]), self.0[i], other.0[i])
+        }))
     }
 
     #[inline(always)]
-    unsafe fn closer(distance: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
-        let masks: [_; 4] = std::array::from_fn(|i| unsafe { vcltq_f32(distance.0[i], best.0[i]) });
+    unsafe fn most(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| unsafe {
+            vbslq_f32(vcgtq_f32(self.0[i], other.0[i]), self.0[i], other.0[i])
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn closer(score: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
+        let masks: [_; 4] = std::array::from_fn(|i| unsafe { vcltq_f32(score.0[i], best.0[i]) });
         let blend = |no: Self, yes: Self| {
             Self(std::array::from_fn(|i| unsafe { vbslq_f32(masks[i], yes.0[i], no.0[i]) }))
         };
-        (blend(best, distance), blend(index, number))
+        (blend(best, score), blend(index, number))
     }
 }
 
-shells!(Four, 4, "neon");
+shells!(Four, 1, 6, "neon");

@@ -32,17 +32,27 @@ impl Lanes for [f32; LANES] {
     }
 
     #[inline(always)]
+    unsafe fn product_from(self, other: Self, sum: Self) -> Self {
+        std::array::from_fn(|lane| (-self[lane]).mul_add(other[lane], sum[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn most(self, other: Self) -> Self {
+        std::array::from_fn(|lane| if self[lane] > other[lane] { self[lane] } else { other[lane] })
+    }
+
+    #[inline(always)]
     unsafe fn least(self, other: Self) -> Self {
         std::array::from_fn(|lane| if self[lane] < other[lane] { self[lane] } else { other[lane] })
     }
 
     #[inline(always)]
-    unsafe fn closer(distance: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
+    unsafe fn closer(score: Self, number: Self, best: Self, index: Self) -> (Self, Self) {
         let choose = |yes: Self, no: Self| {
-            std::array::from_fn(|lane| if distance[lane] < best[lane] { yes[lane] } else { no[lane] })
+            std::array::from_fn(|lane| if score[lane] < best[lane] { yes[lane] } else { no[lane] })
         };
-        (choose(distance, best), choose(number, index))
+        (choose(score, best), choose(number, index))
     }
 }
 
-shells!([f32; super::LANES], 1);
+shells!([f32; super::LANES], 1, 1);

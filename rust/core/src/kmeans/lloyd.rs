@@ -2,8 +2,8 @@
 //!
 //! Sums are integers ([`super::sums`]) and are kept from one iteration to the next: only examples that change their
 //! cluster are subtracted here and added there. So after the first iteration an update costs next to nothing, and
-//! the whole cost is the kernel's: N x K x T subtractions and multiply-adds per iteration; or, where that promises to
-//! pay, after the first assignment, the fewer ones that [`super::bounds`] leaves. Both ways find the same bits.
+//! the whole cost is the kernel's: N x K x T multiply-adds per iteration; or, where that promises to pay, the fewer
+//! ones that [`super::bounds`] leaves after the first assignment. Both ways find the same bits.
 //!
 //! A cluster that an assignment leaves empty takes, in the order of the clusters' numbers, the example that is
 //! farthest from its own centroid: ties by keyed id, no example twice, none that is alone in its cluster, none
@@ -11,7 +11,7 @@
 //! the rare iterations that leave a cluster empty.
 
 use super::bounds::{self, Pruned};
-use super::sums::{Grid, Inertia, Sums};
+use super::sums::{Grid, Sums};
 use super::sweep::Run;
 use crate::error::Result;
 use crate::ids::Ids;
@@ -36,6 +36,10 @@ pub struct Step {
 pub enum Stop {
     /// An assignment changed nothing, so no further one would.
     NoLabelMoved,
+    /// An assignment changed no more labels than the tolerance allows.
+    FewLabelsMoved,
+    /// The smoothed inertia of mini-batches has stopped to fall.
+    InertiaStalled,
     /// All iterations were made.
     Iterations,
 }
@@ -46,6 +50,8 @@ impl Stop {
     pub fn text(self) -> &'static str {
         match self {
             Self::NoLabelMoved => "no label moved",
+            Self::FewLabelsMoved => "few labels moved",
+            Self::InertiaStalled => "inertia stalled",
             Self::Iterations => "n_iterations reached",
         }
     }
@@ -69,6 +75,20 @@ impl Pruning {
             Self::Cells => "cells",
         }
     }
+
+    /// The way of that name.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        [Self::Cells, Self::None].into_iter().find(|way| way.name() == name).ok_or_else(|| {
+            crate::error::Error::Name {
+                argument: "pruning",
+                found: name.to_owned(),
+                allowed: "cells, none".to_owned(),
+            }
+        })
+    }
 }
 
 /// How the iterations went.
@@ -84,52 +104,65 @@ pub struct Record {
     pub evaluated: Vec<f64>,
 }
 
-/// The data's extent, which sets the grids of the sums.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Extent {
-    /// Largest magnitude of a shaped value.
-    pub most: f32,
-    /// How many examples are summed, at most.
-    pub n_rows: usize,
+/// How far to iterate, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Course<'r> {
+    /// How many times centroids move, at most.
+    pub n_iterations: usize,
+    /// End when an assignment changes no more than this share of the labels.
+    pub tolerance: f64,
+    /// The way to take; None: whichever promises to be faster, judged by the rows of `sample`.
+    pub pruning: Option<Pruning>,
+    /// Row numbers in random order.
+    pub sample: &'r [usize],
 }
 
 /// Iterates from `centroids` (`[cluster][dim]`), which end where `labels` belong to.
 ///
 /// There is one step per assignment: one for each of up to `n_iterations` updates, and a last one whose labels
 /// fit the final centroids. `labels` (one per row) start as -1 and stay so where a row is invalid. `ids` and `ties`
-/// decide between examples that are equally far. `pruning` is the way to take;
-/// None: whichever promises to be faster.
+/// decide between examples that are equally far; `grid` is one that all valid rows and the centroids fit.
 ///
 /// # Errors
 /// An interrupt.
 pub fn lloyd(
-    (data, extent): (&Trajectories, Extent),
+    (data, grid): (&Trajectories, Grid),
     (ids, ties): (Ids, Keys),
-    (n_iterations, pruning): (usize, Option<Pruning>),
+    course: Course,
     centroids: &mut [f32],
     labels: &mut [i32],
     run: &mut Run,
 ) -> Result<Record> {
     let n_dims = data.n_dims();
-    let grid = Grid::new(extent.most, extent.n_rows);
+    let n_allowed = (course.tolerance * data.columns().n_valid() as f64) as usize;
+    let prune = match course.pruning {
+        None => bounds::promising(data, course, centroids, run.kernel),
+        Some(way) => way == Pruning::Cells && bounds::safe(data, centroids),
+    };
     let mut sums = Sums::new(centroids.len() / n_dims, n_dims);
     let (mut steps, mut evaluated) = (Vec::new(), Vec::new());
     let mut pruned: Option<Pruned> = None;
-    run.watch.begin("clustering", labels.len().saturating_mul(n_iterations + 1))?;
+    run.watch.begin("clustering", labels.len().saturating_mul(course.n_iterations + 1))?;
     let stop = loop {
-        let packed = Centroids::pack(centroids, n_dims);
-        let (mut step, share) = match &mut pruned {
-            None => (assign((data, extent), grid, &packed, labels, &mut sums, run)?, 1.0),
-            Some(pruned) => pruned.assign((extent, grid), (centroids, &packed), &mut sums, run)?,
-        };
-        // The last assignment is left as it is: its labels are to fit the centroids.
-        if steps.len() < n_iterations && sums.counts().contains(&0) {
-            if let Some(pruned) = &mut pruned {
-                pruned.cells().write(labels);
+        let packed = run.kernel.pack(centroids, n_dims);
+        let (moved, share) = match &mut pruned {
+            Some(pruned) => pruned.assign(grid, &packed, &mut sums, run)?,
+            None if prune => {
+                let sorted = Pruned::start((data, grid), (ids, ties), &packed, &mut sums, labels, run)?;
+                pruned = Some(sorted);
+                (data.columns().n_valid(), 1.0)
             }
-            step.reseeded = reseed(data, grid, &packed, (ids, ties), labels, &mut sums, run)?;
+            None => (assign((data, grid), &packed, labels, &mut sums, run)?, 1.0),
+        };
+        let mut step = Step { inertia: sums.inertia(grid, centroids), moved, reseeded: 0 };
+        // The last assignment is left as it is: its labels are to fit the centroids.
+        if steps.len() < course.n_iterations && sums.counts().contains(&0) {
             if let Some(pruned) = &mut pruned {
-                pruned.cells().read(labels);
+                pruned.write(labels);
+            }
+            step.reseeded = reseed((data, grid), &packed, (ids, ties), labels, &mut sums, run)?;
+            if let Some(pruned) = &mut pruned {
+                pruned.read(labels);
             }
         }
         steps.push(step);
@@ -137,17 +170,11 @@ pub fn lloyd(
         if step.moved == 0 && step.reseeded == 0 {
             break Stop::NoLabelMoved;
         }
-        if steps.len() > n_iterations {
-            break Stop::Iterations;
+        if step.moved <= n_allowed && step.reseeded == 0 {
+            break Stop::FewLabelsMoved;
         }
-        if steps.len() == 1 {
-            let worthwhile = match pruning {
-                None => bounds::promising(data, (ids, ties), n_iterations, centroids, run.kernel),
-                Some(way) => way == Pruning::Cells && bounds::safe(data, centroids),
-            };
-            if worthwhile {
-                pruned = Some(Pruned::new(data, (ids, ties), labels, centroids, run)?);
-            }
+        if steps.len() > course.n_iterations {
+            break Stop::Iterations;
         }
         let before = centroids.to_vec();
         sums.move_centroids(grid, centroids);
@@ -155,67 +182,71 @@ pub fn lloyd(
             pruned.follow(&before, centroids, n_dims);
         }
     };
-    let pruning = if let Some(pruned) = &mut pruned {
-        pruned.cells().write(labels);
-        Pruning::Cells
-    } else {
-        Pruning::None
-    };
+    if let Some(pruned) = &mut pruned {
+        pruned.write(labels);
+    }
+    let pruning = if pruned.is_some() { Pruning::Cells } else { Pruning::None };
     Ok(Record { steps, stop, pruning, evaluated })
 }
 
-/// Labels every example with its nearest centroid and brings the sums up to date.
+/// Labels every example with its nearest centroid and brings the sums up to date; returns how many labels changed.
 fn assign(
-    (data, extent): (&Trajectories, Extent),
-    grid: Grid,
+    (data, grid): (&Trajectories, Grid),
     centroids: &Centroids,
     labels: &mut [i32],
     sums: &mut Sums,
     run: &mut Run,
-) -> Result<Step> {
-    let make = || {
-        let change = Sums::new(centroids.n_centroids(), data.n_dims());
-        (change, Inertia::new(extent.most, data.n_dims(), extent.n_rows), 0)
-    };
-    let states =
-        run.sweep(data, Some(centroids), labels, make, |(change, inertia, moved), range, labels, seen| {
-            for (index, row, nearest, distance) in seen.examples() {
-                inertia.add(distance);
-                let label = &mut labels[row - range.start];
-                if *label != nearest {
-                    change.relabel(grid, seen.block.trajectory(index), *label, nearest);
-                    *label = nearest;
-                    *moved += 1;
-                }
+) -> Result<usize> {
+    let kernel = run.kernel;
+    let first = sums.counts().iter().all(|&count| count == 0);
+    let make = || (Sums::new(centroids.n_centroids(), data.n_dims()), 0);
+    let states = run.sweep(data, Some(centroids), labels, make, |(change, moved), range, labels, seen| {
+        if first {
+            change.square(grid, seen.block, kernel);
+        }
+        seen.relabel(range.start, labels, |index, from, to| {
+            let trajectory = seen.block.trajectory(index);
+            if from < 0 {
+                change.join(grid, trajectory, to);
+            } else {
+                change.relabel(grid, trajectory, from as usize, to);
             }
-        })?;
-    let mut total = Inertia::new(extent.most, data.n_dims(), extent.n_rows);
-    let mut moved = 0;
-    for (change, inertia, n) in &states {
+            *moved += 1;
+        });
+    })?;
+    for (change, _) in &states {
         sums.merge(change);
-        total.merge(inertia);
-        moved += n;
     }
-    Ok(Step { inertia: total.value(), moved, reseeded: 0 })
+    Ok(states.iter().map(|(_, moved)| moved).sum())
+}
+
+/// Squared distance of a trajectory from a centroid, in float64.
+pub fn squared_distance(trajectory: impl Iterator<Item = f32>, centroid: &[f32]) -> f64 {
+    trajectory.zip(centroid).fold(0.0, |sum, (x, c)| sum + (f64::from(x) - f64::from(*c)).powi(2))
 }
 
 /// Fills empty clusters with the farthest examples; returns how many were filled.
 fn reseed(
-    data: &Trajectories,
-    grid: Grid,
+    (data, grid): (&Trajectories, Grid),
     centroids: &Centroids,
     (ids, ties): (Ids, Keys),
     labels: &mut [i32],
     sums: &mut Sums,
     run: &mut Run,
 ) -> Result<usize> {
+    let n_dims = data.n_dims();
     // An example is passed over when it is the last of its cluster, which happens once per cluster at most: so
     // two candidates per cluster are enough.
     let make = || Smallest::new(2 * centroids.n_centroids());
-    let states = run.sweep(data, Some(centroids), labels, make, |farthest, _, _, seen| {
-        for (_, row, _, distance) in seen.examples().filter(|(_, _, _, distance)| *distance > 0.0) {
-            // The bits of non-negative floats are in the order of their values.
-            farthest.push((!distance.to_bits(), ties.key(ids.get(row)), row));
+    let states = run.sweep(data, None, labels, make, |farthest, range, labels, seen| {
+        for (index, &row) in seen.rows.iter().enumerate() {
+            let own = labels[row - range.start] as usize;
+            let centroid = &centroids.coordinates()[own * n_dims..][..n_dims];
+            let distance = squared_distance(seen.block.trajectory(index), centroid);
+            if distance > 0.0 {
+                // The bits of non-negative floats are in the order of their values.
+                farthest.push((!distance.to_bits(), ties.key(ids.get(row)), row));
+            }
         }
     })?;
     let mut farthest = make();
@@ -228,7 +259,7 @@ fn reseed(
     for k in empty {
         let Some(row) = candidates.find(|&row| sums.counts()[labels[row] as usize] > 1) else { break };
         data.load(&[row], &mut block);
-        sums.relabel(grid, block.trajectory(0), labels[row], k as i32);
+        sums.relabel(grid, block.trajectory(0), labels[row] as usize, k);
         labels[row] = k as i32;
         filled += 1;
     }

@@ -1,9 +1,9 @@
-//! Greedy k-means++ on a sample.
+//! Where centroids start: on random examples, or by greedy k-means++ on a sample.
 //!
 //! The sample is the max(64 K, 8,192) valid examples with the smallest keyed hashes, in the order of these: a uniform
 //! sample whatever the order of the rows. Sixty-four examples per centroid place the seeds almost as well as
 //! all of them would (Lloyd, which sees every row, does the rest) and cost less than one iteration from about
-//! 64 K ln K rows on.
+//! 64 K ln K rows on. The sample serves the centre of the data too, and the question whether pruning promises anything.
 //!
 //! k-means++ (Arthur and Vassilvitskii, 2007) puts each next centroid on an example drawn with probability
 //! proportional to its squared distance from the nearest centroid so far; greedily, it draws 2 + ln K candidates and
@@ -16,16 +16,32 @@
 use super::sweep::Run;
 use crate::columns::LANES;
 use crate::error::Result;
-use crate::ids::Ids;
 use crate::kernels::{Centroids, Kernel};
-use crate::rng::{Keys, SEED, SEED_CHOICE};
+use crate::rng::Keys;
 use crate::shape::{BLOCK_ROWS, Block, Trajectories};
-use crate::smallest::smallest_rows;
 
 /// Rows of the sample per centroid.
 const ROWS_PER_CENTROID: usize = 64;
 /// Rows of the sample at least, for small K.
 const LEAST_ROWS: usize = 8192;
+
+/// How many rows the sample has, where there are as many.
+#[must_use]
+pub fn n_sampled(n_clusters: usize) -> usize {
+    ROWS_PER_CENTROID.saturating_mul(n_clusters).max(LEAST_ROWS)
+}
+
+/// The first `n_clusters` rows of the sample (all of them, if there are fewer), `[centroid][dim]`.
+#[must_use]
+pub fn random(data: &Trajectories, sample: &[usize], n_clusters: usize) -> Vec<f32> {
+    let mut block = Block::default();
+    let mut centroids = Vec::with_capacity(n_clusters * data.n_dims());
+    for rows in sample[..n_clusters.min(sample.len())].chunks(BLOCK_ROWS) {
+        data.load(rows, &mut block);
+        (0..rows.len()).for_each(|index| centroids.extend(block.trajectory(index)));
+    }
+    centroids
+}
 
 /// A block of the sample.
 struct Part {
@@ -40,21 +56,19 @@ struct Part {
     potentials: Vec<f64>,
 }
 
-/// Up to `n_clusters` distinct examples to start from, `[centroid][dim]`.
+/// Up to `n_clusters` distinct examples of the sample (row numbers in random order, at least one) to start from,
+/// `[centroid][dim]`; `chance` throws the dice.
 ///
 /// # Errors
 /// An interrupt.
 pub fn plus_plus(
     data: &Trajectories,
-    ids: Ids,
+    sample: &[usize],
     n_clusters: usize,
-    seed: u64,
+    chance: Keys,
     run: &mut Run,
 ) -> Result<Vec<f32>> {
-    let n_rows = ROWS_PER_CENTROID.saturating_mul(n_clusters).max(LEAST_ROWS);
-    let rows = smallest_rows(ids, data.columns().valid(), Keys::new(seed, SEED), n_rows);
-    let mut parts: Vec<Part> = rows.chunks(BLOCK_ROWS).map(|rows| Part::load(data, rows)).collect();
-    let chance = Keys::new(seed, SEED_CHOICE);
+    let mut parts: Vec<Part> = sample.chunks(BLOCK_ROWS).map(|rows| Part::load(data, rows)).collect();
     let n_candidates = 2 + libm::log(n_clusters as f64) as u64;
     let n_dims = data.n_dims();
     let mut workers = run.team.workers(|| ());
@@ -63,8 +77,8 @@ pub fn plus_plus(
     let mut centroids = Vec::with_capacity(n_clusters * n_dims);
     run.watch.begin("seeding", n_clusters)?;
     for step in 1..=n_clusters as u64 {
-        let packed = Centroids::pack(&candidates, n_dims);
         let kernel = run.kernel;
+        let packed = kernel.pack(&candidates, n_dims);
         run.team.each(&mut workers, parts.iter_mut().collect(), |(), part| part.measure(kernel, &packed));
         let left = |candidate: usize| parts.iter().map(|part| part.potentials[candidate]).sum::<f64>();
         let left: Vec<f64> = (0..packed.n_centroids()).map(left).collect();

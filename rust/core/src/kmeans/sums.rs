@@ -9,8 +9,16 @@
 //! any sum of any of them within 2^62. A million losses below 16 get e = 38: finer than their own float32 spacing for
 //! every value above 2^-14. (Beyond 51 - m nothing is gained, and rounding by addition needs |x| 2^e <= 2^51.)
 //!
-//! Inertia is a sum of float32 squared distances. These are integers already, times their power of two; they are added
-//! in 128 bits, with everything below 2^-100 or so of the largest possible distance cut off.
+//! # Inertia
+//!
+//! The sum over all examples of |x - c|^2 is the sum of |x|^2, which never changes, plus for each cluster
+//! n |c|^2 - 2 c.S, S being its sum. Among integers that is an identity, not an approximation: nothing cancels, and no
+//! example has to be looked at. So inertia is exact for the values on the grid, and costs K T multiplications per
+//! iteration. The squares are summed once, in 128 bits, from halves of 26 bits whose products are summed in 64.
+
+use crate::columns::LANES;
+use crate::kernels::{Kernel, on_grid};
+use crate::shape::Block;
 
 /// Smallest b with n <= 2^b.
 fn bits(n: usize) -> i32 {
@@ -27,24 +35,25 @@ fn exponent(x: f32) -> i32 {
 pub struct Grid {
     /// 2^e.
     scale: f64,
+    /// e.
+    exponent: i32,
 }
 
 impl Grid {
-    /// The finest grid on which any `n_rows` values of magnitude up to `most` can be summed in 64 bits.
+    /// The finest grid on which any `n_rows` values of magnitude up to `most` can be summed in 64 bits, and the squares of
+    /// `n_rows` points of `n_dims` such values in 126.
     #[must_use]
-    pub fn new(most: f32, n_rows: usize) -> Self {
-        Self { scale: libm::ldexp(1.0, (62 - bits(n_rows)).min(51) - exponent(most)) }
+    pub fn new(most: f32, n_rows: usize, n_dims: usize) -> Self {
+        let places = (62 - bits(n_rows)).min(51).min((124 - bits(n_rows) - bits(n_dims)) / 2);
+        let exponent = places - exponent(most);
+        Self { scale: libm::ldexp(1.0, exponent), exponent }
     }
 
     /// The value on the grid: rounded once, ties to even.
-    ///
-    /// Scaling by a power of two is exact in float64. Adding 1.5 x 2^52 pushes the fraction out of the mantissa, whose
-    /// low bits are then the integer: two vector instructions, where `round` would call the C library.
     #[must_use]
     #[inline]
     pub fn round(self, x: f32) -> i64 {
-        const SHIFT: f64 = 6_755_399_441_055_744.0;
-        (f64::from(x) * self.scale + SHIFT).to_bits() as i64 - SHIFT.to_bits() as i64
+        on_grid(x, self.scale)
     }
 
     /// The mean of `count` values with this sum.
@@ -61,13 +70,15 @@ pub struct Sums {
     /// `[cluster][dim]`.
     totals: Vec<i64>,
     counts: Vec<i64>,
+    /// Of all examples.
+    squares: i128,
 }
 
 impl Sums {
     /// Empty clusters.
     #[must_use]
     pub fn new(n_clusters: usize, n_dims: usize) -> Self {
-        Self { n_dims, totals: vec![0; n_clusters * n_dims], counts: vec![0; n_clusters] }
+        Self { n_dims, totals: vec![0; n_clusters * n_dims], counts: vec![0; n_clusters], squares: 0 }
     }
 
     /// Members per cluster.
@@ -76,24 +87,60 @@ impl Sums {
         &self.counts
     }
 
-    /// An example leaves the cluster `from` (none, if negative) and joins the cluster `to`.
+    /// An example joins the cluster `to`. What its squares are is said by [`square`](Self::square).
     #[inline]
-    pub fn relabel(&mut self, grid: Grid, trajectory: impl Iterator<Item = f32>, from: i32, to: i32) {
-        let (to, dims) = (to as usize, self.n_dims);
+    pub fn join(&mut self, grid: Grid, trajectory: impl Iterator<Item = f32>, to: usize) {
         self.counts[to] += 1;
-        if from < 0 {
-            for (sum, x) in self.totals[to * dims..][..dims].iter_mut().zip(trajectory) {
-                *sum += grid.round(x);
-            }
-        } else {
-            let from = from as usize;
-            self.counts[from] -= 1;
-            for (dim, x) in trajectory.enumerate() {
-                let x = grid.round(x);
-                self.totals[from * dims + dim] -= x;
-                self.totals[to * dims + dim] += x;
-            }
+        for (sum, x) in self.totals[to * self.n_dims..][..self.n_dims].iter_mut().zip(trajectory) {
+            *sum += grid.round(x);
         }
+    }
+
+    /// An example leaves the cluster `from` and joins the cluster `to`.
+    #[inline]
+    pub fn relabel(&mut self, grid: Grid, trajectory: impl Iterator<Item = f32>, from: usize, to: usize) {
+        self.counts[from] -= 1;
+        self.counts[to] += 1;
+        for (dim, x) in trajectory.enumerate() {
+            let x = grid.round(x);
+            self.totals[from * self.n_dims + dim] -= x;
+            self.totals[to * self.n_dims + dim] += x;
+        }
+    }
+
+    /// All the examples of some whole tiles (`[tile][dim][lane]`) join the cluster `to`, squares included. What they add up
+    /// to is left in `totals` (`[dim]`).
+    pub fn join_tiles(
+        &mut self,
+        grid: Grid,
+        tiles: &[f32],
+        to: usize,
+        kernel: Kernel,
+        totals: &mut Vec<i64>,
+    ) {
+        let mut lanes = vec![[0; LANES]; self.n_dims];
+        kernel.add(tiles, grid.scale, &mut lanes);
+        totals.clear();
+        totals.extend(lanes.iter().map(|lanes| lanes.iter().sum::<i64>()));
+        for (sum, total) in self.totals[to * self.n_dims..][..self.n_dims].iter_mut().zip(totals) {
+            *sum += *total;
+        }
+        self.counts[to] += (tiles.len() / self.n_dims) as i64;
+        self.squares += kernel.squares(tiles, grid.scale);
+    }
+
+    /// Adds the squares of all the examples of a block.
+    pub fn square(&mut self, grid: Grid, block: &Block, kernel: Kernel) {
+        let whole = block.n_rows() / LANES;
+        self.squares += kernel.squares(&block.tiles()[..whole * self.n_dims * LANES], grid.scale);
+        for index in whole * LANES..block.n_rows() {
+            self.square_one(grid, block.trajectory(index));
+        }
+    }
+
+    /// Adds the squares of one example.
+    pub fn square_one(&mut self, grid: Grid, trajectory: impl Iterator<Item = f32>) {
+        self.squares += trajectory.map(|x| i128::from(grid.round(x)).pow(2)).sum::<i128>();
     }
 
     /// Adds another's sums or changes.
@@ -101,6 +148,23 @@ impl Sums {
         let pairs =
             self.totals.iter_mut().zip(&other.totals).chain(self.counts.iter_mut().zip(&other.counts));
         pairs.for_each(|(mine, theirs)| *mine += theirs);
+        self.squares += other.squares;
+    }
+
+    /// Adds another's sums and counts, without its squares, to sums that may go on for ever: a cluster that would have more
+    /// than `most` members, which the grid has no room for, is halved first, sum and count alike, which leaves its mean.
+    pub fn merge_halving(&mut self, other: &Self, most: i64) {
+        for k in 0..self.counts.len() {
+            let totals = k * self.n_dims..(k + 1) * self.n_dims;
+            while self.counts[k] > 0 && self.counts[k] + other.counts[k] > most {
+                self.counts[k] /= 2;
+                self.totals[totals.clone()].iter_mut().for_each(|total| *total /= 2);
+            }
+            self.counts[k] += other.counts[k];
+            for (mine, theirs) in self.totals[totals.clone()].iter_mut().zip(&other.totals[totals]) {
+                *mine += theirs;
+            }
+        }
     }
 
     /// Moves each centroid (`[cluster][dim]`) to its members' mean; an empty cluster's stays where it is.
@@ -114,88 +178,20 @@ impl Sums {
             }
         }
     }
-}
 
-/// A sum of squared distances that doesn't depend on their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inertia {
-    sum: u128,
-    /// The sum is in units of 2^unit.
-    unit: i32,
-}
-
-impl Inertia {
-    /// No distances yet; there will be at most `n_rows`, between points whose coordinates are at most `most`.
+    /// Sum of the squared distances of all members from their clusters' centroids (`[cluster][dim]`): exact for the
+    /// values on the grid, rounded once.
     #[must_use]
-    pub fn new(most: f32, n_dims: usize, n_rows: usize) -> Self {
-        // A squared distance is at most n_dims (2 most)^2, roundings included within one bit more.
-        let top = bits(n_dims) + 2 * (exponent(most) + 1) + 1;
-        // Below 2^-149 there is nothing: it is the smallest subnormal.
-        Self { sum: 0, unit: (top + bits(n_rows) - 127).max(-149) }
-    }
-
-    /// Adds a squared distance, finite and not negative.
-    #[inline]
-    pub fn add(&mut self, distance: f32) {
-        let bits = distance.to_bits();
-        let (exponent, fraction) = ((bits >> 23) as i32, u128::from(bits & 0x7f_ffff));
-        // A subnormal has no hidden bit, and the exponent of the smallest normal.
-        let (mantissa, exponent) = if exponent == 0 { (fraction, 1) } else { (fraction | 1 << 23, exponent) };
-        let shift = exponent - 150 - self.unit;
-        self.sum +=
-            if shift >= 0 { mantissa << shift } else { mantissa.checked_shr(-shift as u32).unwrap_or(0) };
-    }
-
-    /// Adds squared distances, finite and not negative: as many calls of [`add`](Self::add), but faster where
-    /// they are of similar size.
-    ///
-    /// Float32 numbers within 2^17 of each other are multiples of 2^-40 of the largest one's power of two, and
-    /// 4,096 of them stay below 2^12 times that: so their sum is exact in float64, in any order.
-    pub fn add_all(&mut self, distances: &[f32]) {
-        for distances in distances.chunks(4096) {
-            // The bits of non-negative floats, even as signed numbers, are in the order of their values.
-            let (mut least, mut most) = ([i32::MAX; 8], [0; 8]);
-            let (eights, rest) = distances.as_chunks::<8>();
-            for eight in eights {
-                for lane in 0..8 {
-                    least[lane] = (eight[lane].to_bits() as i32).min(least[lane]);
-                    most[lane] = (eight[lane].to_bits() as i32).max(most[lane]);
-                }
-            }
-            let bits = |distance: &f32| distance.to_bits() as i32;
-            let least = least.into_iter().chain(rest.iter().map(bits)).min().unwrap_or(0) >> 23;
-            let most = most.into_iter().chain(rest.iter().map(bits)).max().unwrap_or(0) >> 23;
-            // The smallest one's last bit has to be one that `add` wouldn't cut off.
-            if least > 0 && most - least < 17 && least - 150 >= self.unit {
-                let mut sums = [0.0_f64; 8];
-                for eight in eights {
-                    for (sum, &distance) in sums.iter_mut().zip(eight) {
-                        *sum += f64::from(distance);
-                    }
-                }
-                let sum: f64 = sums.iter().sum::<f64>() + rest.iter().map(|&d| f64::from(d)).sum::<f64>();
-                let (fraction, exponent) = (sum.to_bits() & ((1 << 52) - 1) | 1 << 52, sum.to_bits() >> 52);
-                // A shift to the right drops zeros: the sum is a multiple of the unit.
-                let shift = exponent as i32 - 1075 - self.unit;
-                let fraction = u128::from(fraction);
-                self.sum += if shift >= 0 { fraction << shift } else { fraction >> -shift };
-            } else {
-                for &distance in distances {
-                    self.add(distance);
-                }
+    pub fn inertia(&self, grid: Grid, centroids: &[f32]) -> f64 {
+        let clusters = centroids.chunks_exact(self.n_dims).zip(self.totals.chunks_exact(self.n_dims));
+        let mut sum = self.squares;
+        for ((centroid, sums), &count) in clusters.zip(&self.counts).filter(|(_, count)| **count > 0) {
+            for (&coordinate, &total) in centroid.iter().zip(sums) {
+                let coordinate = i128::from(grid.round(coordinate));
+                sum += coordinate * (i128::from(count) * coordinate - 2 * i128::from(total));
             }
         }
-    }
-
-    /// Adds another's distances.
-    pub fn merge(&mut self, other: &Self) {
-        self.sum += other.sum;
-    }
-
-    /// The sum.
-    #[must_use]
-    pub fn value(&self) -> f64 {
-        libm::ldexp(self.sum as f64, self.unit)
+        libm::ldexp(sum as f64, -2 * grid.exponent)
     }
 }
 
@@ -207,14 +203,14 @@ mod tests {
     proptest! {
         #[test]
         fn relabelling_is_exact(
-            rows in prop::collection::vec((prop::array::uniform3(-50.0_f32..50.0), 0_i32..4, 0_i32..4), 1..60),
+            rows in prop::collection::vec((prop::array::uniform3(-50.0_f32..50.0), 0_usize..4, 0_usize..4), 1..60),
         ) {
-            let grid = Grid::new(50.0, rows.len());
+            let grid = Grid::new(50.0, rows.len(), 3);
             let mut moved = Sums::new(4, 3);
             let mut direct = Sums::new(4, 3);
             for (x, first, then) in &rows {
-                moved.relabel(grid, x.iter().copied(), -1, *first);
-                direct.relabel(grid, x.iter().copied(), -1, *then);
+                moved.join(grid, x.iter().copied(), *first);
+                direct.join(grid, x.iter().copied(), *then);
             }
             for (x, first, then) in rows.iter().rev() {
                 moved.relabel(grid, x.iter().copied(), *first, *then);
@@ -223,18 +219,42 @@ mod tests {
         }
 
         #[test]
-        fn inertia_is_the_sum_and_splits_anywhere(values in prop::collection::vec(0.0_f32..100.0, 1..50), cut in 0_usize..50) {
-            let empty = Inertia::new(10.0, 1, values.len());
-            let sum = |values: &[f32]| values.iter().fold(empty, |mut sum, &v| { sum.add(v); sum });
-            let cut = cut.min(values.len());
-            let mut split = sum(&values[cut..]);
-            split.merge(&sum(&values[..cut]));
-            prop_assert_eq!(split, sum(&values));
-            let mut at_once = empty;
-            at_once.add_all(&values);
-            prop_assert_eq!(at_once, sum(&values));
-            let exact: f64 = values.iter().map(|&v| f64::from(v)).sum();
-            prop_assert!((split.value() - exact).abs() <= exact * 1e-14);
+        fn inertia_is_the_sum_of_squared_distances(
+            rows in prop::collection::vec((prop::array::uniform3(-50.0_f32..50.0), 0_usize..4), 1..60),
+            centroids in prop::array::uniform12(-50.0_f32..50.0), offset in prop::sample::select(vec![0.0_f32, 900.0]),
+        ) {
+            let grid = Grid::new(950.0, rows.len(), 3);
+            let centroids = centroids.map(|c| c + offset);
+            let mut sums = Sums::new(4, 3);
+            let mut direct = 0.0;
+            for (x, k) in &rows {
+                let x = x.map(|x| x + offset);
+                sums.join(grid, x.into_iter(), *k);
+                sums.square_one(grid, x.into_iter());
+                for (x, c) in x.iter().zip(&centroids[k * 3..]) {
+                    direct += (f64::from(*x) - f64::from(*c)).powi(2);
+                }
+            }
+            let found = sums.inertia(grid, &centroids);
+            prop_assert!((found - direct).abs() <= 1e-9 * direct + 1e-12, "{} {}", found, direct);
+        }
+    }
+
+    #[test]
+    fn tiles_join_as_their_lanes_do() {
+        let tiles: Vec<f32> = (0..3 * 2 * LANES).map(|i| (i * 37 % 101) as f32 / 7.0 - 6.0).collect();
+        let grid = Grid::new(12.0, 48, 2);
+        let mut one_by_one = Sums::new(2, 2);
+        for tile in tiles.chunks_exact(2 * LANES) {
+            for lane in 0..LANES {
+                one_by_one.join(grid, [tile[lane], tile[LANES + lane]].into_iter(), 1);
+                one_by_one.square_one(grid, [tile[lane], tile[LANES + lane]].into_iter());
+            }
+        }
+        for backend in crate::kernels::Backend::available() {
+            let mut at_once = Sums::new(2, 2);
+            at_once.join_tiles(grid, &tiles, 1, Kernel::of(backend).unwrap(), &mut Vec::new());
+            assert_eq!(at_once, one_by_one);
         }
     }
 
@@ -242,18 +262,18 @@ mod tests {
     fn headroom_and_resolution() {
         for most in [1e15_f32, 1.0, 11.5, 1e-30, f32::from_bits(1), 0.0] {
             for n in [1, 2, 3, 1_000_000, 1 << 30] {
-                let grid = Grid::new(most, n);
-                assert!(i128::from(grid.round(most)) * n as i128 <= 1 << 62, "{most} {n}");
-                for x in [most, -most, most / 3.0] {
-                    let exact = (f64::from(x) * grid.scale).round_ties_even();
-                    assert_eq!(grid.round(x) as f64, exact, "{x} {n}");
+                for n_dims in [1, 12, 4096] {
+                    let grid = Grid::new(most, n, n_dims);
+                    let largest = i128::from(grid.round(most));
+                    assert!(largest * n as i128 <= 1 << 62, "{most} {n}");
+                    // A centroid on one side and a sum on the other are the worst of the inertia's terms.
+                    assert!(largest * largest * (4 * n * n_dims) as i128 <= 1 << 126, "{most} {n} {n_dims}");
+                    for x in [most, -most, most / 3.0] {
+                        let exact = (f64::from(x) * grid.scale).round_ties_even();
+                        assert_eq!(grid.round(x) as f64, exact, "{x} {n}");
+                    }
+                    assert_eq!(grid.mean(grid.round(most), 1), most, "{most} {n}");
                 }
-                assert_eq!(grid.mean(grid.round(most), 1), most, "{most} {n}");
-                let mut inertia = Inertia::new(most, 64, n);
-                let farthest = 64.0 * 4.0 * most * most * 1.0001;
-                inertia.add(farthest);
-                assert!(inertia.sum.checked_mul(n as u128).is_some());
-                assert_eq!(inertia.value(), f64::from(farthest));
             }
         }
     }

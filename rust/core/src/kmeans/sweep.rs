@@ -15,9 +15,9 @@ use std::ops::Range;
 /// Rows of a part, at most.
 const PART_ROWS: usize = if cfg!(test) { 1024 } else { 4096 };
 
-/// Subtractions and multiply-adds between two looks at the watch: 5 ms of one AVX-512 core, half a second of
-/// software multiply-adds. (Tests, being small, take small bites, so as to see several.)
-const BATCH_WORK: usize = if cfg!(test) { 1 << 18 } else { 1 << 27 };
+/// Multiply-adds between two looks at the watch: 5 ms of one AVX-512 core, half a second of software multiply-adds.
+/// (Tests, being small, take small bites, so as to see several.)
+const BATCH_WORK: usize = if cfg!(test) { 1 << 18 } else { 1 << 28 };
 
 /// What every pass needs besides the data.
 pub struct Run<'a> {
@@ -35,7 +35,7 @@ struct Scratch<S> {
     rows: Vec<usize>,
     block: Block,
     numbers: Vec<[f32; LANES]>,
-    distances: Vec<[f32; LANES]>,
+    scores: Vec<[f32; LANES]>,
 }
 
 /// A block of examples, as a visitor sees it.
@@ -44,16 +44,32 @@ pub struct Seen<'s> {
     pub rows: &'s [usize],
     /// Their trajectories.
     pub block: &'s Block,
-    numbers: &'s [[f32; LANES]],
-    distances: &'s [[f32; LANES]],
+    /// `[tile][lane]`: the numbers of their nearest centroids; lanes beyond the rows repeat the last one.
+    pub numbers: &'s [[f32; LANES]],
+    /// `[tile][lane]`: their scores.
+    pub scores: &'s [[f32; LANES]],
 }
 
 impl Seen<'_> {
-    /// For each example its index in the block, its row, its nearest centroid and the squared distance from it.
-    pub fn examples(&self) -> impl Iterator<Item = (usize, usize, i32, f32)> + '_ {
-        let lanes = self.numbers.as_flattened().iter().zip(self.distances.as_flattened());
-        let examples = self.rows.iter().zip(lanes).enumerate();
-        examples.map(|(index, (&row, (&number, &distance)))| (index, row, number as i32, distance))
+    /// Gives every example its nearest centroid as its label (`labels[row - first]`) and tells of each that had another
+    /// one: (index in the block, label before, label now).
+    pub fn relabel(&self, first: usize, labels: &mut [i32], mut changed: impl FnMut(usize, i32, usize)) {
+        let rows = self.rows;
+        let neighbours = rows.last().is_some_and(|last| last - rows[0] == rows.len() - 1);
+        for (tile, numbers) in self.numbers.iter().enumerate() {
+            let rows = &rows[tile * LANES..rows.len().min((tile + 1) * LANES)];
+            let found = numbers.map(|number| number as i32);
+            if neighbours && labels[rows[0] - first..][..rows.len()] == found[..rows.len()] {
+                continue;
+            }
+            for (lane, (&row, &now)) in rows.iter().zip(&found).enumerate() {
+                let label = &mut labels[row - first];
+                if *label != now {
+                    changed(tile * LANES + lane, *label, now as usize);
+                    *label = now;
+                }
+            }
+        }
     }
 }
 
@@ -83,7 +99,7 @@ impl Run<'_> {
             rows: Vec::with_capacity(BLOCK_ROWS),
             block: Block::default(),
             numbers: Vec::new(),
-            distances: Vec::new(),
+            scores: Vec::new(),
         });
         for (batch, labels) in labels.chunks_mut(batch_rows).enumerate() {
             let n_rows = labels.len();
@@ -97,18 +113,18 @@ impl Run<'_> {
                 })
                 .collect();
             self.team.each(&mut workers, parts, |scratch, (range, labels)| {
-                let Scratch { state, rows, block, numbers, distances } = scratch;
+                let Scratch { state, rows, block, numbers, scores } = scratch;
                 let mut valid = range.clone().filter(|&row| data.columns().valid()[row]).peekable();
                 while valid.peek().is_some() {
                     rows.clear();
                     rows.extend(valid.by_ref().take(BLOCK_ROWS));
                     data.load(rows, block);
                     numbers.resize(block.n_tiles(), [0.0; LANES]);
-                    distances.resize(block.n_tiles(), [0.0; LANES]);
+                    scores.resize(block.n_tiles(), [0.0; LANES]);
                     if let Some(centroids) = centroids {
-                        kernel.nearest(block.tiles(), centroids, numbers, distances);
+                        kernel.nearest(block.tiles(), centroids, numbers, scores);
                     }
-                    visit(state, &range, labels, &Seen { rows, block, numbers, distances });
+                    visit(state, &range, labels, &Seen { rows, block, numbers, scores });
                 }
             });
             self.watch.advance(n_rows)?;

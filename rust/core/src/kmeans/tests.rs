@@ -1,14 +1,14 @@
 //! K-means against a slow, obvious twin, and its promises: one file, since all of them share the twin and the data.
 
-use super::lloyd::{Extent, lloyd};
-use super::sums::{Grid, Inertia};
+use super::lloyd::{Course, lloyd, squared_distance};
+use super::sums::Grid;
 use super::sweep::Run;
 use super::*;
 use crate::columns::{Columns, Layout};
 use crate::error::Error;
 use crate::ids::Ids;
 use crate::interrupt::Watch;
-use crate::kernels::battery::{naive_distance, naive_nearest};
+use crate::kernels::battery::naive_nearest;
 use crate::kernels::{Backend, Kernel};
 use crate::parallel::Team;
 use crate::rng::{Keys, TIE};
@@ -71,17 +71,20 @@ impl Pool {
 
     fn cluster_shaped(&self, parameters: Parameters, shape: Shape) -> crate::error::Result<Clustering> {
         let mut go_on = |_, _, _| ControlFlow::Continue(());
-        cluster(&self.trajectories(shape), Ids::Given(&self.ids), parameters, Watch::new(&mut go_on))
+        cluster(self.trajectories(shape), Ids::Given(&self.ids), parameters, Watch::new(&mut go_on))
     }
 }
 
-fn parameters(n_clusters: usize) -> Parameters {
+fn parameters(n_clusters: usize) -> Parameters<'static> {
     let kernel = Kernel::of(Backend::Scalar).unwrap();
     Parameters {
         n_clusters,
         n_iterations: 20,
         seed: 3,
-        max_fit_rows: None,
+        init: Init::PlusPlus,
+        fit: Fit::Auto,
+        n_restarts: 1,
+        tolerance: 0.0,
         n_threads: 1,
         pruning: None,
         kernel,
@@ -106,22 +109,27 @@ fn naive_lloyd(
     let k = centroids.len() / t;
     let rows: Vec<usize> = (0..labels.len()).filter(|&row| pool.valid[row]).collect();
     let most = rows.iter().flat_map(|&row| pool.row(row)).fold(0.0_f32, |most, x| most.max(x.abs()));
-    let grid = Grid::new(most, rows.len());
+    let most = centroids.iter().fold(most, |most, c| most.max(c.abs()));
+    let grid = Grid::new(most, rows.len(), t);
     let keys = Keys::new(3, TIE);
     let size = |labels: &[i32], k: usize| labels.iter().filter(|label| **label == k as i32).count();
     let mut steps = Vec::new();
     loop {
-        let mut inertia = Inertia::new(most, t, rows.len());
-        let mut moved = 0;
+        let (mut inertia, mut moved) = (0_i128, 0);
         for &row in &rows {
-            let (nearest, distance) = naive_nearest(pool.row(row), centroids);
-            inertia.add(distance);
+            let (nearest, _, _) = naive_nearest(pool.row(row), centroids);
+            for (x, c) in pool.row(row).iter().zip(&centroids[nearest * t..]) {
+                inertia += i128::from(grid.round(*x) - grid.round(*c)).pow(2);
+            }
             moved += usize::from(labels[row] != nearest as i32);
             labels[row] = nearest as i32;
         }
         let mut reseeded = 0;
         if steps.len() < n_iterations {
-            let distance = |row: usize| naive_nearest(pool.row(row), centroids).1;
+            let distance = |row: usize| {
+                let own = naive_nearest(pool.row(row), centroids).0;
+                squared_distance(pool.row(row).iter().copied(), &centroids[own * t..][..t])
+            };
             let mut farthest: Vec<usize> = rows.iter().copied().filter(|&row| distance(row) > 0.0).collect();
             farthest.sort_by(|&a, &b| {
                 distance(b).total_cmp(&distance(a)).then(keys.key(pool.ids[a]).cmp(&keys.key(pool.ids[b])))
@@ -134,7 +142,8 @@ fn naive_lloyd(
                 }
             }
         }
-        steps.push(Step { inertia: inertia.value(), moved, reseeded });
+        let unit = (grid.mean(1, 1) as f64).powi(2);
+        steps.push(Step { inertia: inertia as f64 * unit, moved, reseeded });
         if moved == 0 && reseeded == 0 {
             return (steps, Stop::NoLabelMoved);
         }
@@ -180,11 +189,12 @@ proptest! {
         };
         let data = pool.trajectories(Shape::Raw);
         let most = (0..n).filter(|&row| pool.valid[row]).flat_map(|row| pool.row(row)).fold(0.0_f32, |m, x| m.max(*x));
-        let extent = Extent { most, n_rows: data.columns().n_valid() };
+        let most = start.iter().fold(most, |most, c| most.max(*c));
+        let grid = Grid::new(most, data.columns().n_valid(), n_states);
         let (mut found, mut found_labels) = (start, vec![-1; n]);
         let ties = (Ids::Given(&pool.ids), Keys::new(3, TIE));
-        let record =
-            lloyd((&data, extent), ties, (n_iterations, pruning), &mut found, &mut found_labels, &mut run).unwrap();
+        let course = Course { n_iterations, tolerance: 0.0, pruning, sample: &[0] };
+        let record = lloyd((&data, grid), ties, course, &mut found, &mut found_labels, &mut run).unwrap();
         prop_assert_eq!(found_labels, labels);
         prop_assert_eq!(found, expected);
         prop_assert_eq!((record.steps, record.stop), steps);
@@ -241,7 +251,6 @@ for row in bad {
         data.load(&rows, &mut shaped);
         let most = (0..rows.len()).flat_map(|i| shaped.trajectory(i)).fold(0.0_f32, |most, x| most.max(x.abs()));
         prop_assume!(most <= super::fit::MOST_MAGNITUDE);
-        let extent = Extent { most, n_rows: rows.len() };
         // From one cluster to as many as rows; mostly few.
         let k = 1 + (share * share * share * rows.len().min(400) as f64) as usize;
         let start: Vec<f32> = (0..k).flat_map(|k| {
@@ -249,6 +258,8 @@ for row in bad {
             let shift = if starts_on_rows { 0.0 } else { most * 0.01 * (k % 3) as f32 };
             shaped.trajectory(row).map(move |x| x - x.signum() * shift).collect::<Vec<_>>()
         }).collect();
+        let most = start.iter().fold(most, |most, c| most.max(c.abs()));
+        let grid = Grid::new(most, rows.len(), data.n_dims());
         let available = Backend::available();
         let kernel = Kernel::of(available[backend % available.len()]).unwrap();
         let ties = (Ids::Given(&pool.ids), Keys::new(3, TIE));
@@ -256,8 +267,8 @@ for row in bad {
             let mut go_on = |_, _, _| ControlFlow::Continue(());
             let mut run = Run { kernel, team: Team::new(n_threads).unwrap(), watch: Watch::new(&mut go_on) };
             let (mut centroids, mut labels) = (start.clone(), vec![-1; n]);
-            let how = (n_iterations, Some(pruning));
-            let record = lloyd((&data, extent), ties, how, &mut centroids, &mut labels, &mut run).unwrap();
+            let course = Course { n_iterations, tolerance: 0.0, pruning: Some(pruning), sample: &rows };
+            let record = lloyd((&data, grid), ties, course, &mut centroids, &mut labels, &mut run).unwrap();
             let bits: Vec<u32> = centroids.iter().map(|c| c.to_bits()).collect();
             let inertia: Vec<u64> = record.steps.iter().map(|step| step.inertia.to_bits()).collect();
             (labels, bits, inertia, record)
@@ -306,10 +317,15 @@ fn pruning_is_chosen_where_it_promises_something() {
 fn threads_backends_and_the_order_of_rows_leave_no_trace() {
     let pool = Pool::curves(6000, 6, 0.0, 1.0);
     let shuffled = pool.shuffled();
-    for (shape, max_fit_rows) in [(Shape::Raw, None), (Shape::ZScore, None), (Shape::Differences, Some(3000))]
-    {
+    let fits = [
+        (Shape::Raw, Fit::Full),
+        (Shape::ZScore, Fit::Full),
+        (Shape::Differences, Fit::Sample(Some(3000))),
+        (Shape::Raw, Fit::MiniBatch),
+    ];
+    for (shape, fit) in fits {
         let pruning = Some(if shape == Shape::Differences { Pruning::None } else { Pruning::Cells });
-        let base = Parameters { max_fit_rows, n_iterations: 6, pruning, ..parameters(30) };
+        let base = Parameters { fit, n_iterations: 6, pruning, ..parameters(30) };
         let first = pool.cluster_shaped(base, shape).unwrap();
         assert!(first.record.steps.len() > 3, "{:?}", first.record.steps);
         for (backend, threads) in Backend::available().into_iter().zip([&[2, 7][..], &[1, 3], &[64]]) {
@@ -339,8 +355,8 @@ fn a_clustering_fits_its_own_words() {
         }
         let label = found.labels[row] as usize;
         let distance =
-            |k: usize| naive_distance(pool.row(row).iter().copied(), &found.centroids[k * 5..][..5]);
-        assert!((0..sizes.len()).all(|k| distance(label) <= distance(k)), "labels fit the centroids");
+            |k: usize| squared_distance(pool.row(row).iter().copied(), &found.centroids[k * 5..][..5]);
+        assert!((0..sizes.len()).all(|k| distance(label) <= distance(k) + 1e-4), "labels fit the centroids");
         sizes[label] += 1;
         least[label] = least[label].min(ties.key(pool.ids[row]));
     }
@@ -391,10 +407,10 @@ fn few_distinct_examples_make_few_clusters() {
 #[test]
 fn a_fit_on_some_rows_still_labels_all() {
     let pool = Pool::curves(5000, 4, 0.0, 1.0);
-    let found = pool.cluster(Parameters { max_fit_rows: Some(1000), ..parameters(12) }).unwrap();
+    let found = pool.cluster(Parameters { fit: Fit::Sample(Some(1000)), ..parameters(12) }).unwrap();
     assert_eq!((found.n_fit_rows, found.record.steps[0].moved), (1000, 1000));
     assert!(found.labels.iter().zip(&pool.valid).all(|(&label, &valid)| (label >= 0) == valid));
-    let all = pool.cluster(Parameters { max_fit_rows: Some(9_999_999), ..parameters(12) }).unwrap();
+    let all = pool.cluster(Parameters { fit: Fit::Sample(Some(9_999_999)), ..parameters(12) }).unwrap();
     assert_eq!(all, pool.cluster(parameters(12)).unwrap());
 }
 
@@ -457,7 +473,7 @@ fn stops_whenever_the_caller_says_so() {
         calls += 1;
         ControlFlow::Continue(())
     };
-    cluster(&data, Ids::Given(&pool.ids), parameters(8), Watch::new(&mut count)).unwrap();
+    cluster(data.clone(), Ids::Given(&pool.ids), parameters(8), Watch::new(&mut count)).unwrap();
     for stop_at in 1..calls {
         let mut call = 0;
         let mut report = |_, _, _| {
@@ -465,7 +481,7 @@ fn stops_whenever_the_caller_says_so() {
             if call == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let error =
-            cluster(&data, Ids::Given(&pool.ids), parameters(8), Watch::new(&mut report)).unwrap_err();
+            cluster(data.clone(), Ids::Given(&pool.ids), parameters(8), Watch::new(&mut report)).unwrap_err();
         assert_eq!(error, Error::Interrupted);
         assert_eq!(call, stop_at, "no news after the stop");
     }
