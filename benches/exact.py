@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Distances held at once.
+# Distances, or losses, held at once.
 _BLOCK = 1 << 23
 
 
@@ -46,12 +46,15 @@ def inertia(
 def inertia_within(columns: Sequence[NDArray[np.float32]], labels: NDArray[np.integer], n_clusters: int) -> float:
     """Returns the sum of squared distances of the rows to the mean of their own cluster, one column at a time.
 
-    For data too large to hold as rows: `columns` are T vectors of N, mapped from disk.
+    For data too large to hold as rows: `columns` are T vectors of N, mapped from disk, read block by block.
     """
-    sizes = np.bincount(labels, minlength=n_clusters)
+    sizes = np.maximum(np.bincount(labels, minlength=n_clusters), 1)
     parts = []
     for column in columns:
-        values = column.astype(np.float64)
-        sums = np.bincount(labels, weights=values, minlength=n_clusters)
-        parts.append(float(values @ values) - float((sums**2 / np.maximum(sizes, 1)).sum()))
+        sums, squares = np.zeros(n_clusters), []
+        for start in range(0, len(column), _BLOCK):
+            values = column[start : start + _BLOCK].astype(np.float64)
+            sums += np.bincount(labels[start : start + _BLOCK], weights=values, minlength=n_clusters)
+            squares.append(float(values @ values))
+        parts.append(math.fsum(squares) - float((sums**2 / sizes).sum()))
     return math.fsum(parts)
