@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+# Options of `make bench`: say BENCH="clustering --out clustering.md", or BENCH=--quick to see whether it runs.
+BENCH ?=
 BIN := $(VENV)/bin
 # What a change of makes the extension or its dependencies stale.
 SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
@@ -38,9 +40,8 @@ format: $(VENV)/test.stamp  ## format the code
 wheel: $(VENV)/test.stamp  ## build the abi3 wheel into dist/
 	$(BIN)/maturin build --release --locked --out dist
 
-bench: $(VENV)/test.stamp  ## time selecting and scoring (each asserts its answer first)
-	$(BIN)/python benches/selecting.py
-	$(BIN)/python benches/scoring.py
+bench: $(VENV)/bench.stamp  ## time it all beside other libraries, into bench.md (half an hour, answers checked first)
+	$(BIN)/python benches $(BENCH)
 
 backends: $(VENV)/test.stamp  ## which SIMD backends this CPU runs
 	@$(BIN)/python -c "from lossift import _native as n; print('SIMD backends:', ', '.join(n.simd_available()), '- in use:', n.simd())"
@@ -54,9 +55,10 @@ $(BIN)/python:
 $(BIN)/maturin: $(BIN)/python
 	$(BIN)/pip install --quiet 'maturin>=1.10,<2'
 
-# The two sets of extras share one environment; the second only adds what the first lacks.
+# The sets of extras share one environment; each only adds what the one before lacks.
 $(VENV)/demo.stamp: EXTRAS := score
 $(VENV)/test.stamp: EXTRAS := score,dev
-$(VENV)/demo.stamp $(VENV)/test.stamp: $(SOURCES) | $(BIN)/maturin
+$(VENV)/bench.stamp: EXTRAS := score,dev,bench
+$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/bench.stamp: $(SOURCES) | $(BIN)/maturin
 	source $(BIN)/activate && maturin develop --release --locked --extras $(EXTRAS)
 	touch $@
