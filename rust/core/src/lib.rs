@@ -28,6 +28,8 @@ pub mod interrupt;
 #[allow(unsafe_code, reason = "vector instructions; every other module is safe code")]
 pub mod kernels;
 pub mod kmeans;
+#[cfg_attr(target_os = "linux", allow(unsafe_code, reason = "one hint to the operating system"))]
+pub mod pages;
 pub mod parallel;
 pub mod quota;
 pub mod rng;

@@ -338,3 +338,58 @@ pub(super) fn residuals(
         }
     }
 }
+
+/// Asks for values that will be read soon.
+///
+/// # Safety
+/// The instruction set of `L` is there.
+#[inline(always)]
+pub(super) unsafe fn prefetch<L: Lanes>(values: &[f32]) {
+    for lanes in values.as_chunks::<LANES>().0 {
+        // SAFETY: passed on to the caller.
+        unsafe { L::prefetch(lanes) }
+    }
+}
+
+/// The sum of sixteen lanes, in halves.
+#[inline(always)]
+fn sum(lanes: &[f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 8]);
+    let four: [f32; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// See [`super::Kernel::decay`]. Products and squares are added up in sixteen sums side by side.
+///
+/// Plain code: inside a shell the compiler makes vectors of it.
+#[inline(always)]
+pub(super) fn decay(
+    (ways, halves): (&[f32], &[f32]),
+    (mean, radius): (&[f32], f32),
+    b: u32,
+    list: &[u32],
+) -> f32 {
+    let n_dims = mean.len();
+    let way_of = |k: u32| ways[k as usize * n_dims..][..n_dims].as_chunks::<LANES>();
+    let ((b_way, b_rest), (mean, mean_rest)) = (way_of(b), mean.as_chunks::<LANES>());
+    let mut most = f32::NEG_INFINITY;
+    for &j in list.iter().filter(|&&j| j != b) {
+        let (mut products, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        let (j_way, j_rest) = way_of(j);
+        for ((j, b), mean) in j_way.iter().zip(b_way).zip(mean) {
+            for lane in 0..LANES {
+                let way = j[lane] - b[lane];
+                products[lane] += mean[lane] * way;
+                squares[lane] += way * way;
+            }
+        }
+        for (lane, ((j, b), mean)) in j_rest.iter().zip(b_rest).zip(mean_rest).enumerate() {
+            let way = j - b;
+            products[lane] += mean * way;
+            squares[lane] += way * way;
+        }
+        let shift = halves[b as usize] - halves[j as usize];
+        most = most.max(shift + sum(&products) + radius * sum(&squares).sqrt());
+    }
+    most
+}

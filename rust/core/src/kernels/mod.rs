@@ -148,6 +148,8 @@ struct Shells {
     add: unsafe fn(&[f32], f64, &mut [[i64; LANES]]),
     square: unsafe fn(&[f32], f64) -> i128,
     residuals: unsafe fn(&[f32], &Centroids, &[[f32; LANES]], &mut [[f64; LANES]]),
+    prefetch: unsafe fn(&[f32]),
+    decay: unsafe fn((&[f32], &[f32]), (&[f32], f32), u32, &[u32]) -> f32,
 }
 
 /// The shells of a backend: what its file has to end with.
@@ -166,6 +168,8 @@ macro_rules! shells {
             add,
             square,
             residuals,
+            prefetch,
+            decay,
         };
 
         $crate::kernels::shell!($($features)?; fn nearest(tiles: &[f32], centroids: &super::Centroids, found: Found) {
@@ -193,6 +197,12 @@ macro_rules! shells {
         });
         $crate::kernels::shell!($($features)?; fn residuals(tiles: &[f32], centroids: &super::Centroids, numbers: &[[f32; super::LANES]], found: &mut [[f64; super::LANES]]) {
             bodies::residuals(tiles, centroids, numbers, found)
+        });
+        $crate::kernels::shell!($($features)?; fn prefetch(values: &[f32]) {
+            bodies::prefetch::<$lanes>(values)
+        });
+        $crate::kernels::shell!($($features)?; fn decay(ways: (&[f32], &[f32]), ball: (&[f32], f32), b: u32, list: &[u32]) -> f32 {
+            bodies::decay(ways, ball, b, list)
         });
     };
 }
@@ -360,6 +370,23 @@ impl Kernel {
     pub fn squares(&self, tiles: &[f32], scale: f64) -> i128 {
         // SAFETY: `of` checked that the CPU has the features.
         unsafe { (self.shells.square)(tiles, scale) }
+    }
+
+    /// By how much, at most, scores of the centroids of `list` (but b) have fallen relative to that of b for the points of a
+    /// ball, when centroids have gone these ways; see [`crate::kmeans::bounds`].
+    ///
+    /// `ways`: `[centroid][dim]`, and how half of each squared norm has changed, `[centroid]`. `ball`: its centre, `[dim]`,
+    /// and radius. Not to the last bit: within `n_dims` + 8 roundings of the terms' magnitudes.
+    #[must_use]
+    pub fn decay(&self, ways: (&[f32], &[f32]), ball: (&[f32], f32), b: u32, list: &[u32]) -> f32 {
+        // SAFETY: `of` checked that the CPU has the features.
+        unsafe { (self.shells.decay)(ways, ball, b, list) }
+    }
+
+    /// Asks for values that will be read soon.
+    pub fn prefetch(&self, values: &[f32]) {
+        // SAFETY: `of` checked that the CPU has the features.
+        unsafe { (self.shells.prefetch)(values) }
     }
 
     /// Finds every lane's squared distance from the centroid of its number, by subtraction in float64.

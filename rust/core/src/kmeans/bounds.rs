@@ -32,12 +32,15 @@
 //! # The bound for a tile
 //!
 //! Let a tile's *lead* be the smallest difference between the second smallest score and the smallest one over its rows,
-//! among the candidates it was calculated with. A further assignment lowers it by no more than
+//! among the candidates it was calculated with. For a row x whose nearest centroid was b, and any other candidate j, what
+//! has become of s(x, j) - s(x, b) since then is what has become of it at m, less (x - m) times the difference of the
+//! ways that j and b have gone. So the lead has decayed by no more than
 //!
-//! > decay = max over b of (s(m, b') - s(m, b) + r |b' - b|) - min over j of (s(m, j') - s(m, j) - r |j' - j|)
+//! > max over b, j of (shift of s(m, b) - shift of s(m, j) + r |shift of j - shift of b|)
 //!
-//! b being nearest to some row of the cell, j any other of those candidates. A tile whose lead is larger than all
-//! decays since it was calculated (and the error) keeps its labels unseen. This speaks of the candidates that the tile was
+//! where b has been nearest to some row of the cell: centroids that go together cost nothing. A tile remembers when it
+//! was calculated, and the centroids of the last [`HISTORY`] assignments are kept. A tile whose lead is larger than the
+//! decay (and the error) keeps its labels unseen. This speaks of the candidates that the tile was
 //! calculated with; the cell keeps the list that all its tiles *cover*, and a candidate that isn't on it, one that was
 //! left out before and comes back, makes the whole cell be calculated. (All others are left out by the bound for the
 //! cell, which holds for all its rows.) Then the gaps are measured anew, and so are the leads.
@@ -78,6 +81,7 @@ use crate::ids::Ids;
 use crate::kernels::{Centroids, Kernel};
 use crate::rng::Keys;
 use crate::shape::{Block, Trajectories};
+use std::collections::VecDeque;
 
 /// Cells of a stack: the lanes of a tile, whose "rows" are the cells' means.
 const CELLS: usize = LANES;
@@ -99,16 +103,21 @@ const MOST_BYTES: usize = 1 << 29;
 /// A cell that is calculated as a whole is so with all the centroids that would become candidates within so many steps like
 /// the last one, so that it need not be again when they do; from the second assignment of the cells on, when steps have
 /// begun to shrink.
-const HORIZON: f32 = 8.0;
+const HORIZON: f32 = 2.0;
 const SETTLED: u32 = 2;
 
-/// Rows are sorted by their leads when so many assignments have passed since the last time.
+/// Assignments that leads are remembered for.
+const HISTORY: usize = 32;
+/// Rows are sorted by their leads when steps have begun to shrink, and when so many assignments later more than a quarter
+/// of the tiles may change.
 const ORDER_AGAIN: u32 = 6;
 
 /// Sorted rows and what is known about their scores.
 pub struct Pruned {
     cells: Cells,
     stacks: Vec<Stack>,
+    /// The centroids of the last assignments of the cells, the newest first.
+    history: VecDeque<Past>,
     /// Assignments of the cells so far.
     time: u32,
     /// How far each centroid has come since the rows were sorted, all its steps added.
@@ -117,6 +126,22 @@ pub struct Pruned {
     reaches: Vec<f32>,
     /// Its last step.
     strides: Vec<f64>,
+}
+
+/// The centroids of one assignment.
+struct Past {
+    /// `[centroid][dim]`.
+    coordinates: Vec<f32>,
+    /// Half of each squared norm.
+    halves: Vec<f32>,
+}
+
+/// How the centroids have gone since an assignment.
+struct Ways {
+    /// `[centroid][dim]`: where they are less where they were.
+    ways: Vec<f32>,
+    /// The same of half of each squared norm.
+    halves: Vec<f32>,
 }
 
 /// Sixteen cells, side by side.
@@ -139,12 +164,14 @@ struct Stack {
 /// What is known of one cell.
 struct Cell {
     size: Size,
+    /// `[dim]`: m.
+    mean: Vec<f32>,
     /// The candidates that all tiles were calculated with, ascending.
     covered: Vec<Candidate>,
-    /// Per tile: its lead, as if it had been measured when the whole cell was, less the error of measuring.
-    leads: Vec<f64>,
+    /// Per tile: its lead, less the error of measuring, and when it was calculated.
+    leads: Vec<(f32, u32)>,
     /// When its rows were sorted by their leads.
-    ordered: Option<u32>,
+    ordered: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -154,9 +181,6 @@ struct Candidate {
     score: f32,
     /// Whether it may have been nearest to some row then, or before, since the whole cell was calculated.
     best: bool,
-    /// s(m, c) and path when the whole cell was calculated.
-    first_score: f32,
-    first_path: f64,
 }
 
 /// What all workers look at.
@@ -166,6 +190,8 @@ struct Now<'n> {
     /// |c|, rounded up.
     norms: &'n [f32],
     paths: &'n [f64],
+    /// By age: how the centroids have gone since so many assignments ago.
+    ways: &'n [Ways],
     reaches: &'n [f32],
     strides: &'n [f64],
     time: u32,
@@ -187,6 +213,10 @@ struct Scratch {
     candidates: Centroids,
     found: Found,
     order: Order,
+    /// Per time: how much leads that were measured then have decayed, where that has been asked.
+    decays: Vec<Option<f32>>,
+    /// `[tile]`: whether it may change.
+    changing: Vec<bool>,
 }
 
 /// What the kernel finds for the tiles of a cell.
@@ -304,14 +334,23 @@ impl Pruned {
         sums: &mut Sums,
         labels: &mut [i32],
         run: &mut Run,
-    ) -> Result<Self> {
-        let cells = Cells::sort((data, grid), ties, centroids, sums, labels, run)?;
+    ) -> Result<(Self, usize)> {
+        let (cells, moved) = Cells::sort((data, grid), ties, centroids, sums, labels, run)?;
         let n_dims = data.n_dims();
         let stacks =
             cells.sizes.chunks(CELLS).zip(cells.means.chunks(CELLS * n_dims)).zip(cells.radii.chunks(CELLS));
         let stacks = stacks.map(|((sizes, means), radii)| Stack::new(sizes, means, radii, n_dims)).collect();
         let n = centroids.n_centroids();
-        Ok(Self { cells, stacks, time: 0, paths: vec![0.0; n], reaches: vec![0.0; n], strides: vec![0.0; n] })
+        let pruned = Self {
+            cells,
+            stacks,
+            history: VecDeque::new(),
+            time: 0,
+            paths: vec![0.0; n],
+            reaches: vec![0.0; n],
+            strides: vec![0.0; n],
+        };
+        Ok((pruned, moved))
     }
 
     /// Writes the labels to their rows.
@@ -333,7 +372,7 @@ impl Pruned {
             for (&row, label) in rows.iter().zip(mine).filter(|(row, _)| **row != NO_ROW) {
                 if *label != labels[row as usize] {
                     *label = labels[row as usize];
-                    *lead = f64::NEG_INFINITY;
+                    lead.0 = f32::NEG_INFINITY;
                 }
             }
         }
@@ -370,9 +409,16 @@ impl Pruned {
             .map(|centroid| (norm(centroid.iter().copied()) as f32).next_up())
             .collect();
         self.time += 1;
-        let Self { cells, stacks, paths, reaches, strides, time } = self;
-        let now =
-            Now { centroids, norms: &norms, paths, reaches, strides, time: *time, grid, kernel: run.kernel };
+        if self.history.len() == HISTORY {
+            self.history.pop_back();
+        }
+        let present =
+            Past { coordinates: centroids.coordinates().to_vec(), halves: centroids.halves().to_vec() };
+        self.history.push_front(present);
+        let ways: Vec<Ways> = self.history.iter().map(|past| Ways::new(past, &self.history[0])).collect();
+        let Self { cells, stacks, paths, reaches, strides, time, .. } = self;
+        let (norms, ways, time, kernel) = (&norms[..], &ways[..], *time, run.kernel);
+        let now = Now { centroids, norms, paths, ways, reaches, strides, time, grid, kernel };
         let (mut tiles, mut rows, mut labels) =
             (&mut cells.tiles[..], &mut cells.rows[..], &mut cells.labels[..]);
         let mut parts = stacks
@@ -429,6 +475,8 @@ impl Scratch {
             candidates: centroids.none_of(),
             found: Found::default(),
             order: Order::default(),
+            decays: Vec::new(),
+            changing: Vec::new(),
         }
     }
 }
@@ -443,7 +491,11 @@ impl Stack {
             credits: Vec::new(),
             rises: [0.0; CELLS],
             rise: [0.0; CELLS],
-            cells: sizes.iter().map(|&size| Cell::new(size)).collect(),
+            cells: sizes
+                .iter()
+                .zip(means.chunks_exact(n_dims))
+                .map(|(&s, mean)| Cell::new(s, mean))
+                .collect(),
         };
         for (cell, (mean, &radius)) in means.chunks_exact(n_dims).zip(radii).enumerate() {
             for (dim, &mean) in mean.iter().enumerate() {
@@ -556,11 +608,17 @@ impl Stack {
             };
             assert!(!lists[at].is_empty(), "the nearest centroid is never left out");
             let place = Place { at, radius: self.radii[at], norm: self.norms[at] };
-            if let Some(decay) = cell.decay(&lists[at], place, now, &scratch.scores) {
-                if cell.n_passed_over(decay) * 2 >= cell.size.n_tiles {
-                    cell.assign_some(&mut mine, decay, place, now, scratch);
-                    continue;
+            let whole = match cell.changing(&lists[at], place, now, scratch) {
+                None => true,
+                Some(0) => continue,
+                Some(n) => {
+                    n * 8 > cell.size.n_tiles * 7
+                        || n * 4 > cell.size.n_tiles && now.time >= cell.ordered + ORDER_AGAIN
                 }
+            };
+            if !whole {
+                cell.assign_some(&mut mine, place, now, scratch);
+                continue;
             }
             let list = &wide_lists[at];
             cell.assign_all(&mut mine, list, place, now, scratch);
@@ -600,80 +658,83 @@ fn place_of(list: &[u32], number: u32) -> usize {
     list.binary_search(&number).expect("it is on the list")
 }
 
-impl Candidate {
-    /// By how much the score of any of the cell's rows may have risen since the whole cell was calculated.
-    fn rise(&self, place: Place, now: Now) -> f64 {
-        f64::from(self.score) - f64::from(self.first_score) + self.turn(place, now)
+impl Ways {
+    fn new(then: &Past, now: &Past) -> Self {
+        let less = |now: &[f32], then: &[f32]| now.iter().zip(then).map(|(now, then)| now - then).collect();
+        Self { ways: less(&now.coordinates, &then.coordinates), halves: less(&now.halves, &then.halves) }
     }
 
-    /// By how much it may have fallen.
-    fn fall(&self, place: Place, now: Now) -> f64 {
-        f64::from(self.first_score) - f64::from(self.score) + self.turn(place, now)
-    }
-
-    /// By how much the change at the cell's mean may be missed at its edge.
-    fn turn(&self, place: Place, now: Now) -> f64 {
-        f64::from(place.radius) * (now.paths[self.number as usize] - self.first_path) * (1.0 + 1e-12)
+    /// By how much s(x, j) - s(x, b) may have fallen, for the rows within r of m, and any other j of the list.
+    fn decay(&self, ball: (&[f32], f32), b: u32, list: &[u32], kernel: Kernel) -> f32 {
+        kernel.decay((&self.ways, &self.halves), ball, b, list)
     }
 }
 
 impl Cell {
-    fn new(size: Size) -> Self {
-        Self { size, covered: Vec::new(), leads: vec![0.0; size.n_tiles], ordered: None }
+    fn new(size: Size, mean: &[f32]) -> Self {
+        let leads = vec![(f32::NEG_INFINITY, 0); size.n_tiles];
+        Self { size, mean: mean.to_vec(), covered: Vec::new(), leads, ordered: 0 }
     }
 
-    /// What scores of the covered candidates may be wrong by at this moment, times two, and the bounds of a row.
+    /// What two scores of covered candidates may be wrong by, now and at any time before: twice that.
     fn error(&self, place: Place, now: Now) -> f64 {
         let magnitude = |k: usize| {
-            // On its way since the whole cell was calculated the centroid may have been that much farther out.
+            // On its way the centroid may have been that much farther out.
             let reach = f64::from(now.norms[k]) + now.paths[k];
             reach * (reach + f64::from(place.norm))
         };
         let most =
             self.covered.iter().map(|candidate| magnitude(candidate.number as usize)).fold(0.0, f64::max);
-        4.0 * f64::from(slack(now.centroids.n_dims())) * most + tiny(now.centroids.n_dims())
+        2.0 * f64::from(slack(now.centroids.n_dims())) * most + tiny(now.centroids.n_dims())
     }
 
-    /// How much leads have decayed since the whole cell was calculated, if all candidates of the list are covered.
-    fn decay(&mut self, list: &[u32], place: Place, now: Now, scores: &[[f32; CELLS]]) -> Option<f64> {
+    /// How many tiles may change (`changing` says which), if all candidates of the list are covered.
+    fn changing(&mut self, list: &[u32], place: Place, now: Now, scratch: &mut Scratch) -> Option<usize> {
+        let Scratch { scores, decays, changing, .. } = scratch;
         for candidate in &mut self.covered {
             candidate.score = scores[candidate.number as usize][place.at];
         }
-        let (mut fall, mut covered) = (f64::NEG_INFINITY, self.covered.iter());
-        let only = self.only_best();
-        for number in list {
-            let candidate = covered.find(|candidate| candidate.number == *number)?;
-            if only != Some(*number) {
-                fall = fall.max(candidate.fall(place, now));
-            }
+        let mut covered = self.covered.iter();
+        if !list.iter().all(|number| covered.any(|candidate| candidate.number == *number)) {
+            return None;
         }
-        let bests = self.covered.iter().filter(|candidate| candidate.best);
-        let rise = bests.map(|best| best.rise(place, now)).fold(f64::NEG_INFINITY, f64::max);
-        Some(rise + fall + self.error(place, now))
+        let error = self.error(place, now);
+        let ball = (&self.mean[..], place.radius * (1.0 + slack(self.mean.len())));
+        let bests = || self.covered.iter().filter(|candidate| candidate.best).map(|best| best.number);
+        decays.clear();
+        decays.resize(now.ways.len(), None);
+        changing.clear();
+        changing.extend(self.leads.iter().map(|&(lead, time)| {
+            // A row between two centroids: nothing needs to be known about these.
+            if lead <= 0.0 {
+                return true;
+            }
+            let age = (now.time - time) as usize;
+            let Some(decay) = decays.get_mut(age) else { return true };
+            let decay = *decay.get_or_insert_with(|| {
+                let mut most = f32::NEG_INFINITY;
+                for b in bests() {
+                    most = most.max(now.ways[age].decay(ball, b, list, now.kernel));
+                }
+                ((f64::from(most) + error) as f32).next_up()
+            });
+            // NaN may change.
+            !(lead > decay)
+        }));
+        Some(changing.iter().filter(|changing| **changing).count())
     }
 
-    /// The centroid that is nearest to all rows, if there is only one.
-    fn only_best(&self) -> Option<u32> {
-        let mut bests = self.covered.iter().filter(|candidate| candidate.best);
-        bests.next().filter(|_| bests.next().is_none()).map(|best| best.number)
-    }
-
-    /// How many tiles keep their labels, after this decay.
-    fn n_passed_over(&self, decay: f64) -> usize {
-        self.leads.iter().filter(|lead| **lead > decay).count()
-    }
-
-    /// Labels the rows of the tiles that may change, after this decay.
-    fn assign_some(&mut self, rows: &mut Rows, decay: f64, place: Place, now: Now, scratch: &mut Scratch) {
+    /// Labels the rows of the tiles that may change.
+    fn assign_some(&mut self, rows: &mut Rows, place: Place, now: Now, scratch: &mut Scratch) {
         let size = now.centroids.n_dims() * LANES;
-        // NaN is to be looked at.
-        let passed_over = |lead: &f64| *lead > decay;
-        let Some(first) = self.leads.iter().position(|lead| !passed_over(lead)) else { return };
+        let error = self.error(place, now);
         let numbers: Vec<u32> = self.covered.iter().map(|candidate| candidate.number).collect();
         scratch.candidates.gather(now.centroids, &numbers);
-        let (mut from, mut done) = (first, Vec::new());
-        while from < self.leads.len() {
-            let to = self.leads[from..].iter().position(passed_over).map_or(self.leads.len(), |n| from + n);
+        let mut to = 0;
+        while let Some(from) = scratch.changing[to..].iter().position(|changing| *changing) {
+            let from = to + from;
+            let run = scratch.changing[from..].iter().position(|changing| !changing);
+            to = run.map_or(self.leads.len(), |n| from + n);
             let Found { numbers, scores, seconds, .. } = &mut scratch.found;
             for values in [&mut *numbers, scores, seconds] {
                 values.resize(to - from, [0.0; LANES]);
@@ -682,32 +743,21 @@ impl Cell {
             now.kernel.nearest_two(tiles, &scratch.candidates, (numbers, scores, seconds));
             let n_rows = self.size.n_rows.min(to * LANES) - from * LANES;
             scratch.n_evaluated += (self.covered.len() * n_rows) as u64;
-            for number in numbers.as_flattened() {
-                let place =
-                    self.covered.binary_search_by_key(&(*number as u32), |candidate| candidate.number);
-                self.covered[place.expect("what is found is on the list")].best = true;
+            let mut marked = -1.0;
+            for &number in numbers.as_flattened() {
+                // Neighbours mostly have the same one.
+                if number != marked {
+                    marked = number;
+                    let place = self.covered.iter().position(|candidate| candidate.number == number as u32);
+                    self.covered[place.expect("what is found is on the list")].best = true;
+                }
             }
-            for (lead, (scores, seconds)) in
-                self.leads[from..to].iter_mut().zip(scores.iter().zip(seconds.iter()))
-            {
-                *lead = f64::from(least_difference(seconds, scores));
+            for (lead, found) in self.leads[from..to].iter_mut().zip(scores.iter().zip(seconds.iter())) {
+                *lead = (measured(found, error), now.time);
             }
-            done.push(from..to);
             let labels = &mut rows.labels[from * LANES..to * LANES];
             relabel((tiles, labels), n_rows, now, scratch);
-            from = self.leads[to..]
-                .iter()
-                .position(|lead| !passed_over(lead))
-                .map_or(self.leads.len(), |n| to + n);
         }
-        // As if they had been measured when the whole cell was.
-        let only = self.only_best();
-        let bests = self.covered.iter().filter(|candidate| candidate.best);
-        let rise = bests.map(|best| best.rise(place, now)).fold(f64::INFINITY, f64::min);
-        let others = self.covered.iter().filter(|candidate| Some(candidate.number) != only);
-        let fall = others.map(|other| other.fall(place, now)).fold(f64::INFINITY, f64::min);
-        let back = rise + fall - self.error(place, now);
-        done.into_iter().for_each(|tiles| self.leads[tiles].iter_mut().for_each(|lead| *lead += back));
     }
 
     /// Labels all rows, and measures the candidates' gaps and the tiles' leads.
@@ -726,23 +776,29 @@ impl Cell {
             (room, gaps),
         );
         self.covered.clear();
-        self.covered.extend(list.iter().map(|&number| {
-            let score = scratch.scores[number as usize][place.at];
-            let first_path = now.paths[number as usize];
-            Candidate { number, score, best: false, first_score: score, first_path }
+        self.covered.extend(list.iter().map(|&number| Candidate {
+            number,
+            score: scratch.scores[number as usize][place.at],
+            best: false,
         }));
         relabel((rows.tiles, rows.labels), self.size.n_rows, now, scratch);
-        let again = self.ordered.is_none_or(|then| now.time >= then + ORDER_AGAIN);
-        if now.time >= 2 && again && list.len() > 1 && self.size.n_tiles > 1 {
+        let again = self.ordered == 0 || now.time >= self.ordered + ORDER_AGAIN;
+        if now.time >= SETTLED && again && list.len() > 1 && self.size.n_tiles > 1 {
             order(rows, self.size.n_rows, scratch);
-            self.ordered = Some(now.time);
+            self.ordered = now.time;
         }
         let error = self.error(place, now);
         let Found { scores, seconds, .. } = &scratch.found;
-        for (lead, (scores, seconds)) in self.leads.iter_mut().zip(scores.iter().zip(seconds)) {
-            *lead = f64::from(least_difference(seconds, scores)) - error;
+        for (lead, found) in self.leads.iter_mut().zip(scores.iter().zip(seconds)) {
+            *lead = (measured(found, error), now.time);
         }
     }
+}
+
+/// A tile's lead, less the error of measuring: the least difference of (smallest, second smallest) scores.
+fn measured((scores, seconds): (&[f32; LANES], &[f32; LANES]), error: f64) -> f32 {
+    let lead = smallest(&std::array::from_fn(|lane| seconds[lane] - scores[lane]));
+    ((f64::from(lead) - error) as f32).next_down()
 }
 
 /// Gives the rows of some tiles the labels that were found.
@@ -752,7 +808,8 @@ fn relabel((tiles, labels): (&[f32], &mut [i32]), n_rows: usize, now: Now, scrat
         labels.as_chunks_mut::<LANES>().0.iter_mut().zip(&scratch.found.numbers).enumerate()
     {
         let nearest = numbers.map(|number| number as i32);
-        if *labels == nearest {
+        // Without a branch, and without a call to compare memory.
+        if labels.iter().zip(&nearest).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0 {
             continue;
         }
         // Spare lanes are labelled like the row that they repeat, but don't count.
@@ -819,11 +876,6 @@ fn order(rows: &mut Rows, n_rows: usize, scratch: &mut Scratch) {
 /// The smallest of the lanes.
 fn smallest(lanes: &[f32; LANES]) -> f32 {
     lanes.iter().fold(f32::INFINITY, |least, &x| if x < least { x } else { least })
-}
-
-/// The smallest difference of two lanes.
-fn least_difference(seconds: &[f32; LANES], scores: &[f32; LANES]) -> f32 {
-    smallest(&std::array::from_fn(|lane| seconds[lane] - scores[lane]))
 }
 
 /// The largest of non-negative numbers: their bits, even as signed numbers, are in their order.

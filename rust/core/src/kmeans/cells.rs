@@ -23,6 +23,7 @@ use crate::columns::LANES;
 use crate::error::Result;
 use crate::ids::Ids;
 use crate::kernels::{Centroids, Kernel};
+use crate::pages;
 use crate::rng::Keys;
 use crate::shape::Trajectories;
 
@@ -60,20 +61,61 @@ pub struct Size {
     pub n_rows: usize,
 }
 
+/// Rows of a chunk: few, since every worker and cluster has an unfinished one.
+const CHUNK_ROWS: usize = 64;
+/// Values of a slab.
+const SLAB: usize = if cfg!(test) { 1 << 14 } else { 1 << 20 };
+
+/// A worker's copy of the rows that it met: chunks of rows of one cluster each, cut from slabs.
+struct Arena {
+    slabs: Vec<Vec<f32>>,
+    /// Values used of the last slab.
+    used: usize,
+    /// `[cluster]`.
+    buckets: Vec<Bucket>,
+    n_dims: usize,
+}
+
 /// A worker's rows of a cluster, in the order in which it met them.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Bucket {
-    /// `[row][dim]`.
-    values: Vec<f32>,
+    /// Slab and place of each chunk: `[row][dim]` values.
+    chunks: Vec<(u32, u32)>,
     rows: Vec<u32>,
     /// Squared distances from the centroid, roughly.
     distances: Vec<f32>,
 }
 
+impl Arena {
+    fn new(n_clusters: usize, n_dims: usize) -> Self {
+        Self { slabs: Vec::new(), used: SLAB, buckets: vec![Bucket::default(); n_clusters], n_dims }
+    }
+
+    /// Room for another row of the cluster, `[dim]`.
+    fn push(&mut self, cluster: usize, row: u32, distance: f32) -> &mut [f32] {
+        let size = CHUNK_ROWS * self.n_dims;
+        let bucket = &mut self.buckets[cluster];
+        let place = bucket.rows.len() % CHUNK_ROWS;
+        if place == 0 {
+            if self.used + size > self.slabs.last().map_or(0, Vec::len) {
+                self.slabs.push(pages::zeros(SLAB.max(size)));
+                self.used = 0;
+            }
+            bucket.chunks.push((self.slabs.len() as u32 - 1, self.used as u32));
+            self.used += size;
+        }
+        bucket.rows.push(row);
+        bucket.distances.push(distance);
+        let &(slab, start) = bucket.chunks.last().expect("one was pushed");
+        &mut self.slabs[slab as usize][start as usize + place * self.n_dims..][..self.n_dims]
+    }
+}
+
 /// A cluster's part of the cells.
 struct Cluster<'c> {
     number: usize,
-    buckets: Vec<Bucket>,
+    /// `[worker]`.
+    arenas: &'c [Arena],
     sizes: &'c [Size],
     tiles: &'c mut [f32],
     rows: &'c mut [u32],
@@ -83,7 +125,9 @@ struct Cluster<'c> {
 }
 
 /// What sorting a cluster takes, and a worker's part of the sums.
-struct Scratch {
+struct Scratch<'a> {
+    /// The rows of each chunk of the cluster: values, row numbers.
+    chunks: Vec<(&'a [f32], &'a [u32])>,
     keys: Vec<u64>,
     other_keys: Vec<u64>,
     totals: Vec<i64>,
@@ -92,8 +136,8 @@ struct Scratch {
 }
 
 impl Cells {
-    /// Assigns every valid row to its nearest centroid, sorts them, and adds them to the sums. `labels` (one per row) is
-    /// not touched. There are fewer than [`NO_ROW`] rows.
+    /// Labels every valid row with its nearest centroid, sorts them, and makes the sums theirs; also returns how many
+    /// labels changed. There are fewer than [`NO_ROW`] rows.
     ///
     /// # Errors
     /// An interrupt.
@@ -104,22 +148,23 @@ impl Cells {
         sums: &mut Sums,
         labels: &mut [i32],
         run: &mut Run,
-    ) -> Result<Self> {
+    ) -> Result<(Self, usize)> {
         let (n, n_dims) = (centroids.n_centroids(), data.n_dims());
-        let mut buckets = collect(data, centroids, labels, run)?;
-        let counts: Vec<usize> =
-            buckets.iter().map(|buckets| buckets.iter().map(|bucket| bucket.rows.len()).sum()).collect();
+        let (arenas, moved) = collect(data, centroids, labels, run)?;
+        *sums = Sums::new(n, n_dims);
+        let size = |k: usize| arenas.iter().map(|arena| arena.buckets[k].rows.len()).sum();
+        let counts: Vec<usize> = (0..n).map(size).collect();
         let n_tiles = counts.iter().map(|n| n.div_ceil(LANES)).sum::<usize>();
         let sizes: Vec<Size> = counts.iter().flat_map(|&n_rows| cut(n_rows)).collect();
         let mut cells = Self {
-            tiles: vec![0.0; n_tiles * n_dims * LANES],
+            tiles: pages::zeros(n_tiles * n_dims * LANES),
             rows: vec![0; n_tiles * LANES],
             labels: vec![0; n_tiles * LANES],
             means: vec![0.0; sizes.len() * n_dims],
             radii: vec![0.0; sizes.len()],
             sizes,
         };
-        let mut clusters = cells.clusters(&counts, &mut buckets, n_dims).into_iter().peekable();
+        let mut clusters = cells.clusters(&counts, &arenas, n_dims).into_iter().peekable();
         let kernel = run.kernel;
         let mut workers = run.team.workers(|| Scratch::new(n, n_dims));
         while clusters.peek().is_some() {
@@ -135,11 +180,11 @@ impl Cells {
             run.watch.advance(0)?;
         }
         workers.into_states().for_each(|scratch| sums.merge(&scratch.sums));
-        Ok(cells)
+        Ok((cells, moved))
     }
 
     /// Each cluster's part.
-    fn clusters(&mut self, counts: &[usize], buckets: &mut [Vec<Bucket>], n_dims: usize) -> Vec<Cluster<'_>> {
+    fn clusters<'c>(&'c mut self, counts: &[usize], arenas: &'c [Arena], n_dims: usize) -> Vec<Cluster<'c>> {
         let (mut tiles, mut rows, mut labels) =
             (&mut self.tiles[..], &mut self.rows[..], &mut self.labels[..]);
         let (mut means, mut radii, mut sizes) = (&mut self.means[..], &mut self.radii[..], &self.sizes[..]);
@@ -149,7 +194,7 @@ impl Cells {
             let n_cells = cut(n_rows).count();
             clusters.push(Cluster {
                 number,
-                buckets: std::mem::take(&mut buckets[number]),
+                arenas,
                 sizes: sizes.split_off(..n_cells).expect("as many as were cut"),
                 tiles: tiles.split_off_mut(..n_lanes * n_dims).expect("as many as were cut"),
                 rows: rows.split_off_mut(..n_lanes).expect("as many as were cut"),
@@ -162,42 +207,38 @@ impl Cells {
     }
 }
 
-/// Copies the rows to their clusters' buckets, `[cluster][worker]`.
+/// Labels the rows and copies them to their clusters' buckets, each worker to its own; also returns how many labels changed.
 fn collect(
     data: &Trajectories,
     centroids: &Centroids,
     labels: &mut [i32],
     run: &mut Run,
-) -> Result<Vec<Vec<Bucket>>> {
+) -> Result<(Vec<Arena>, usize)> {
     let (n, n_dims) = (centroids.n_centroids(), data.n_dims());
-    let make = || ((0..n).map(|_| Bucket::default()).collect::<Vec<_>>(), vec![0.0; n_dims * LANES]);
-    let states = run.sweep(data, Some(centroids), labels, make, |(buckets, transposed), _, _, seen| {
+    let make = || (Arena::new(n, n_dims), 0);
+    let states = run.sweep(data, Some(centroids), labels, make, |(arena, moved), range, labels, seen| {
+        seen.relabel(range.start, labels, |_, _, _| *moved += 1);
         let Seen { rows, block, numbers, scores } = seen;
         for (i, tile) in block.tiles().chunks_exact(n_dims * LANES).enumerate() {
             let mut norms = [0.0_f32; LANES];
-            for (dim, lanes) in tile.as_chunks::<LANES>().0.iter().enumerate() {
-                for (lane, x) in lanes.iter().enumerate() {
-                    norms[lane] += x * x;
-                    transposed[lane * n_dims + dim] = *x;
+            for lanes in tile.as_chunks::<LANES>().0 {
+                for (norm, x) in norms.iter_mut().zip(lanes) {
+                    *norm += x * x;
                 }
             }
             let rows = &rows[i * LANES..rows.len().min((i + 1) * LANES)];
-            for (lane, (&row, values)) in rows.iter().zip(transposed.chunks_exact(n_dims)).enumerate() {
-                let bucket = &mut buckets[numbers[i][lane] as usize];
-                bucket.values.extend_from_slice(values);
-                bucket.rows.push(row as u32);
+            for (lane, &row) in rows.iter().enumerate() {
                 let distance = 2.0 * scores[i][lane] + norms[lane];
-                bucket.distances.push(if distance > 0.0 { distance } else { 0.0 });
+                let distance = if distance > 0.0 { distance } else { 0.0 };
+                let values = arena.push(numbers[i][lane] as usize, row as u32, distance);
+                for (to, x) in values.iter_mut().zip(tile[lane..].iter().step_by(LANES)) {
+                    *to = *x;
+                }
             }
         }
     })?;
-    let mut buckets: Vec<Vec<Bucket>> = (0..n).map(|_| Vec::new()).collect();
-    for (state, _) in states {
-        for (buckets, bucket) in buckets.iter_mut().zip(state) {
-            buckets.push(bucket);
-        }
-    }
-    Ok(buckets)
+    let moved = states.iter().map(|(_, moved)| moved).sum();
+    Ok((states.into_iter().map(|(arena, _)| arena).collect(), moved))
 }
 
 /// Cuts a cluster into cells of nearly equal numbers of tiles.
@@ -209,9 +250,10 @@ fn cut(n_rows: usize) -> impl Iterator<Item = Size> {
     })
 }
 
-impl Scratch {
+impl Scratch<'_> {
     fn new(n_clusters: usize, n_dims: usize) -> Self {
         Self {
+            chunks: Vec::new(),
             keys: Vec::new(),
             other_keys: Vec::new(),
             totals: Vec::new(),
@@ -221,64 +263,53 @@ impl Scratch {
     }
 }
 
-impl Cluster<'_> {
+impl<'c> Cluster<'c> {
     /// Sorts the rows by their distances from the centroid, equals by keyed id, into tiles, fills the spare lanes, and
     /// measures the cells.
     fn sort(
-        mut self,
+        self,
         (ids, ties): (Ids, Keys),
         n_dims: usize,
         grid: Grid,
         kernel: Kernel,
-        scratch: &mut Scratch,
+        scratch: &mut Scratch<'c>,
     ) {
-        let Scratch { keys, other_keys, .. } = scratch;
-        // A row is found again by its bucket and its place there.
-        let starts: Vec<usize> =
-            self.buckets.iter().scan(0, |sum, b| Some(std::mem::replace(sum, *sum + b.rows.len()))).collect();
-        let found = |at: u32| {
-            let bucket = starts.partition_point(|&start| start <= at as usize) - 1;
-            (&self.buckets[bucket], at as usize - starts[bucket])
-        };
+        let Scratch { chunks, keys, other_keys, .. } = &mut *scratch;
+        chunks.clear();
         keys.clear();
-        let distances = self.buckets.iter().flat_map(|bucket| &bucket.distances).enumerate();
-        // The bits of non-negative floats are in the order of their values.
-        keys.extend(distances.map(|(at, distance)| u64::from(distance.to_bits()) << 32 | at as u64));
+        for arena in self.arenas {
+            let bucket = &arena.buckets[self.number];
+            let parts = bucket.rows.chunks(CHUNK_ROWS).zip(bucket.distances.chunks(CHUNK_ROWS));
+            for (&(slab, start), (rows, distances)) in bucket.chunks.iter().zip(parts) {
+                let values = &arena.slabs[slab as usize][start as usize..][..rows.len() * n_dims];
+                // The bits of non-negative floats are in the order of their values.
+                let at = chunks.len() * CHUNK_ROWS;
+                let key = |(i, d): (usize, &f32)| u64::from(d.to_bits()) << 32 | (at + i) as u64;
+                keys.extend(distances.iter().enumerate().map(key));
+                chunks.push((values, rows));
+                // In order now, so that it is near when it is wanted out of order.
+                kernel.prefetch(values);
+            }
+        }
+        let found = |at: u32| (chunks[at as usize / CHUNK_ROWS], at as usize % CHUNK_ROWS);
         sort_by_high(keys, other_keys);
         for equals in keys.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|equals| equals.len() > 1) {
             equals.sort_unstable_by_key(|key| {
-                let (bucket, i) = found(*key as u32);
-                ties.key(ids.get(bucket.rows[i] as usize))
+                let ((_, rows), i) = found(*key as u32);
+                ties.key(ids.get(rows[i] as usize))
             });
         }
-        let last = keys.len() - 1;
-        for (i, (tile, rows)) in
-            self.tiles.chunks_exact_mut(n_dims * LANES).zip(self.rows.as_chunks_mut::<LANES>().0).enumerate()
-        {
-            for (lane, row) in rows.iter_mut().enumerate() {
-                let at = i * LANES + lane;
-                let (bucket, from) = found(keys[at.min(last)] as u32);
-                *row = if at <= last { bucket.rows[from] } else { NO_ROW };
-                let values = &bucket.values[from * n_dims..][..n_dims];
-                for (to, x) in tile[lane..].iter_mut().step_by(LANES).zip(values) {
-                    *to = *x;
-                }
-            }
-        }
         self.labels.fill(self.number as i32);
-        self.buckets.clear();
-        self.measure(n_dims, grid, kernel, scratch);
-    }
-
-    /// Adds the rows to the sums; finds the cells' means (any point would do) and radii (none too small).
-    fn measure(self, n_dims: usize, grid: Grid, kernel: Kernel, scratch: &mut Scratch) {
-        let Scratch { totals, distances, sums, .. } = scratch;
-        let mut tiles = &*self.tiles;
-        let cells = self.sizes.iter().zip(self.means.chunks_exact_mut(n_dims)).zip(self.radii.iter_mut());
+        let Scratch { chunks, keys, totals, distances, sums, .. } = scratch;
+        let (mut tiles, mut rows, mut keys) = (self.tiles, self.rows, &keys[..]);
+        let cells = self.sizes.iter().zip(self.means.chunks_exact_mut(n_dims)).zip(self.radii);
         for ((size, mean), radius) in cells {
-            let mine = tiles.split_off(..size.n_tiles * n_dims * LANES).expect("as many as were cut");
-            let n_whole = size.n_rows / LANES;
-            let (whole, broken) = mine.split_at(n_whole * n_dims * LANES);
+            let tiles = tiles.split_off_mut(..size.n_tiles * n_dims * LANES).expect("as many as were cut");
+            let rows = rows.split_off_mut(..size.n_tiles * LANES).expect("as many as were cut");
+            let keys = keys.split_off(..size.n_rows).expect("as many as were cut");
+            gather(chunks, keys, n_dims, tiles, rows);
+            // The rows join the sums, while they are near.
+            let (whole, broken) = tiles.split_at(size.n_rows / LANES * n_dims * LANES);
             sums.join_tiles(grid, whole, self.number, kernel, totals);
             for lane in 0..size.n_rows % LANES {
                 let trajectory = || broken[lane..].iter().step_by(LANES).copied();
@@ -286,12 +317,30 @@ impl Cluster<'_> {
                 sums.square_one(grid, trajectory());
                 totals.iter_mut().zip(trajectory()).for_each(|(total, x)| *total += grid.round(x));
             }
+            // Any point would do as a mean, no radius may be too small.
             for (mean, &total) in mean.iter_mut().zip(totals.iter()) {
                 *mean = grid.mean(total, size.n_rows as i64);
             }
             distances.resize(size.n_tiles, [0.0; LANES]);
-            kernel.distances(mine, &kernel.pack(mean, n_dims), distances);
+            kernel.distances(tiles, &kernel.pack(mean, n_dims), distances);
             *radius = super::bounds::radius(distances, n_dims);
+        }
+    }
+}
+
+/// Copies the rows of these keys' low halves to tiles, and their numbers; spare lanes repeat the last row.
+fn gather(chunks: &[(&[f32], &[u32])], keys: &[u64], n_dims: usize, tiles: &mut [f32], rows: &mut [u32]) {
+    let mut values = [&[][..]; LANES];
+    let tiles = tiles.chunks_exact_mut(n_dims * LANES).zip(rows.as_chunks_mut::<LANES>().0);
+    for (keys, (tile, rows)) in keys.chunks(LANES).zip(tiles) {
+        for (lane, (row, values)) in rows.iter_mut().zip(&mut values).enumerate() {
+            let at = keys[lane.min(keys.len() - 1)] as u32 as usize;
+            let (chunk, rows) = chunks[at / CHUNK_ROWS];
+            *row = if lane < keys.len() { rows[at % CHUNK_ROWS] } else { NO_ROW };
+            *values = &chunk[at % CHUNK_ROWS * n_dims..][..n_dims];
+        }
+        for (dim, lanes) in tile.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            *lanes = values.map(|values| values[dim]);
         }
     }
 }

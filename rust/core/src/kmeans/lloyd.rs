@@ -20,6 +20,10 @@ use crate::rng::Keys;
 use crate::shape::{Block, Trajectories};
 use crate::smallest::Smallest;
 
+/// Rows are sorted with this assignment: by then the first, largest moves are over, and clusters tell more about which
+/// rows belong together.
+const SORT_AT: usize = 2;
+
 /// What an assignment found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
@@ -147,10 +151,11 @@ pub fn lloyd(
         let packed = run.kernel.pack(centroids, n_dims);
         let (moved, share) = match &mut pruned {
             Some(pruned) => pruned.assign(grid, &packed, &mut sums, run)?,
-            None if prune => {
-                let sorted = Pruned::start((data, grid), (ids, ties), &packed, &mut sums, labels, run)?;
+            None if prune && steps.len() == SORT_AT => {
+                let (sorted, moved) =
+                    Pruned::start((data, grid), (ids, ties), &packed, &mut sums, labels, run)?;
                 pruned = Some(sorted);
-                (data.columns().n_valid(), 1.0)
+                (moved, 1.0)
             }
             None => (assign((data, grid), &packed, labels, &mut sums, run)?, 1.0),
         };

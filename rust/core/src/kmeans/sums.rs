@@ -99,12 +99,17 @@ impl Sums {
     /// An example leaves the cluster `from` and joins the cluster `to`.
     #[inline]
     pub fn relabel(&mut self, grid: Grid, trajectory: impl Iterator<Item = f32>, from: usize, to: usize) {
+        if from == to {
+            return;
+        }
         self.counts[from] -= 1;
         self.counts[to] += 1;
-        for (dim, x) in trajectory.enumerate() {
+        let places = [from * self.n_dims..(from + 1) * self.n_dims, to * self.n_dims..(to + 1) * self.n_dims];
+        let [mine, theirs] = self.totals.get_disjoint_mut(places).expect("two clusters");
+        for ((mine, theirs), x) in mine.iter_mut().zip(theirs).zip(trajectory) {
             let x = grid.round(x);
-            self.totals[from * self.n_dims + dim] -= x;
-            self.totals[to * self.n_dims + dim] += x;
+            *mine -= x;
+            *theirs += x;
         }
     }
 
