@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # What a change of makes the extension or its dependencies stale.
 SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help demo test neon lint format wheel bench backends clean
+.PHONY: help demo test neon asan lint format wheel bench backends clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -24,6 +24,9 @@ test: $(VENV)/test.stamp  ## all tests, Rust and Python
 
 neon:  ## NEON kernels and whole selections on an emulated ARM, bit for bit
 	.ci/neon
+
+asan:  ## the core's tests under AddressSanitizer
+	.ci/asan
 
 lint: $(VENV)/test.stamp  ## formatting, lints, types
 	$(BIN)/ruff format --check .
