@@ -15,6 +15,7 @@ _Backend: TypeAlias = Literal["avx512", "avx2", "neon", "scalar"]
 
 __all__ = [
     "Clustering",
+    "LostFileError",
     "__version__",
     "available_threads",
     "cluster",
@@ -59,6 +60,8 @@ def draw(
 def smallest_keys(
     cells: npt.NDArray[np.int32], n_cells: SupportsIndex, ids: npt.NDArray[np.uint64], *, seed: SupportsIndex
 ) -> npt.NDArray[np.uint64]: ...
+
+class LostFileError(OSError): ...
 
 @final
 class Clustering:
