@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # What a change of makes the extension or its dependencies stale.
 SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help demo test lint format wheel bench backends clean
+.PHONY: help demo test neon asan lint format wheel bench backends clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -23,6 +23,12 @@ demo: $(VENV)/demo.stamp  ## the whole journey on a made-up pool and a tiny mode
 test: $(VENV)/test.stamp  ## all tests, Rust and Python
 	cargo test --locked --release --package lossift-core
 	$(BIN)/pytest
+
+neon:  ## NEON kernels and whole selections on an emulated ARM, bit for bit
+	.ci/neon
+
+asan:  ## the core's tests under AddressSanitizer
+	.ci/asan
 
 lint: $(VENV)/test.stamp  ## formatting, lints, types
 	$(BIN)/ruff format --check .

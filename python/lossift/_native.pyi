@@ -15,6 +15,7 @@ _Backend: TypeAlias = Literal["avx512", "avx2", "neon", "scalar"]
 
 __all__ = [
     "Clustering",
+    "LostFileError",
     "__version__",
     "available_threads",
     "cluster",
@@ -68,6 +69,8 @@ def smallest_keys(
     *,
     seed: SupportsIndex,
 ) -> npt.NDArray[np.uint64]: ...
+
+class LostFileError(OSError): ...
 
 @final
 class Clustering:

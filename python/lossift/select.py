@@ -15,7 +15,7 @@ import numpy as np
 from lossift import _native
 from lossift.budget import parse_budget
 from lossift.cells import make_cells, set_quotas
-from lossift.errors import ArgumentError
+from lossift.errors import ArgumentError, LossiftError
 from lossift.reasons import Reason, merge_reasons
 from lossift.scores import SCORES
 from lossift.selection import Selection
@@ -106,7 +106,8 @@ def select(
     ArgumentError
         When an argument is outside what is allowed; the message says what was found and what is allowed.
     StoreError
-        When a state that the method needs has no losses.
+        When a state that the method needs has no losses, or a file of the store shrank or failed under a clustering
+        or a draw (Linux; elsewhere, and while NumPy reads it, that ends the process).
 
     Examples
     --------
@@ -144,25 +145,27 @@ def select(
         count = min(count, int(eligible.sum()))
 
     if method == "s2l":
-        clustering = _cluster(
-            table.stacked(names),
-            valid,
-            table,
-            strata if preset == "released" else None,
-            n_clusters=n_clusters,
-            n_iterations=n_iterations,
-            shape=shape,
-            seed=seed,
-            n_threads=threads,
-            progress=progress,
-        )
+        with table.reading():
+            clustering = _cluster(
+                table.stacked(names),
+                valid,
+                table,
+                strata if preset == "released" else None,
+                n_clusters=n_clusters,
+                n_iterations=n_iterations,
+                shape=shape,
+                seed=seed,
+                n_threads=threads,
+                progress=progress,
+            )
     cells, cell_of = make_cells(
         eligible, strata, clustering.labels if clustering else None, clustering.n_clusters if clustering else 1
     )
-    set_quotas(cells, cell_of, table.ids, count, seed, preset)
-    rows = _native.draw(
-        cell_of, np.array([cell.quota for cell in cells], dtype=np.int64), table.ids, seed=seed, scores=scores
-    )
+    with table.reading():
+        set_quotas(cells, cell_of, table.ids, count, seed, preset)
+        rows = _native.draw(
+            cell_of, np.array([cell.quota for cell in cells], dtype=np.int64), table.ids, seed=seed, scores=scores
+        )
     for cell, drawn in zip(cells, np.bincount(cell_of[rows], minlength=len(cells)), strict=True):
         cell.drawn = int(drawn)
 
@@ -276,8 +279,13 @@ def _cluster(
 def _fit(*arguments: Any, **options: Any) -> _native.Clustering:
     try:
         return _native.cluster(*arguments, **options)
-    except (ValueError, RuntimeError) as error:  # the core names argument, found and allowed by itself
-        raise ArgumentError(str(error)) from error
+    except (ValueError, RuntimeError) as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # the progress callback's own
+        # The core names argument, found and allowed by itself; no argument is to blame for threads that the system
+        # would not start, or for a bug of ours that says so.
+        kind = ArgumentError if isinstance(error, ValueError) else LossiftError
+        raise kind(str(error)) from error
 
 
 def _in_stratum(progress: Progress | None, name: str) -> Progress | None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lossift.errors import ArgumentError
+from lossift import _native
+from lossift.errors import ArgumentError, StoreError
 from lossift.pool import Stratum
 from lossift.reasons import Reason, merge_reasons
 from lossift.store import LossStore
@@ -100,6 +102,19 @@ class LossTable:
             rows = np.arange(first, min(first + _DIGEST_ROWS, self.n_examples))
             digest.update(self.ids_of(rows).astype("<u8").data)
         return digest.hexdigest()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Says which store it was when the core finds that a mapped file shrank or failed underneath it."""
+        try:
+            yield
+        except _native.LostFileError as error:
+            if self.store is None:
+                raise
+            raise StoreError(
+                f"{self.store.path}: {error}",
+                hint="lossift never rewrites a column's file: see what else does, and whether the disk is well",
+            ) from error
 
     # ---------------------------------------------------------------- columns
 

@@ -1,7 +1,9 @@
 //! Threads: the only user of rayon.
 //!
 //! A [`Team`] is a pool that lives for one call. A process-wide pool would be dead in the child of a `fork`, and
-//! starting two threads costs some 50 microseconds. One thread means none: the work runs on the caller.
+//! starting two threads costs some 50 microseconds. One thread means none: the work runs on the caller. A team that is
+//! gone has left no thread behind: rayon only tells its threads to end, we wait until they have, so that whoever
+//! forks after a call forks a process of one thread.
 //!
 //! Work is a list of parts and one state per worker (deltas, counts, scratch memory), merged by the caller. Which
 //! worker gets which part is left to chance, so states must be merged by operations without order: integer sums,
@@ -10,6 +12,7 @@
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::sync::Mutex;
+use std::thread::JoinHandle;
 
 /// More threads than anyone has; beyond it, a mistake.
 pub const MOST_THREADS: usize = 1024;
@@ -17,6 +20,7 @@ pub const MOST_THREADS: usize = 1024;
 /// The threads of one call.
 pub struct Team {
     pool: Option<rayon::ThreadPool>,
+    threads: Vec<JoinHandle<()>>,
     n_threads: usize,
 }
 
@@ -33,14 +37,18 @@ impl Team {
             let (found, most) = (n_threads as i128, MOST_THREADS as i128);
             return Err(Error::Range { argument: "n_threads", found, least: 1, most });
         }
-        let pool = if n_threads == 1 {
-            None
-        } else {
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
-            let named = builder.thread_name(|index| format!("lossift-{index}"));
-            Some(named.build().map_err(|error| Error::Threads { n_threads, reason: error.to_string() })?)
-        };
-        Ok(Self { pool, n_threads })
+        let mut team = Self { pool: None, threads: Vec::new(), n_threads };
+        if n_threads > 1 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).spawn_handler(|worker| {
+                let named = std::thread::Builder::new().name(format!("lossift-{}", worker.index()));
+                team.threads.push(named.spawn(|| worker.run())?);
+                Ok(())
+            });
+            let pool =
+                pool.build().map_err(|error| Error::Threads { n_threads, reason: error.to_string() })?;
+            team.pool = Some(pool);
+        }
+        Ok(team)
     }
 
     /// How many threads work.
@@ -82,6 +90,16 @@ impl Team {
     }
 }
 
+impl Drop for Team {
+    fn drop(&mut self) {
+        drop(self.pool.take());
+        for thread in self.threads.drain(..) {
+            // What a worker's panic was about, the caller knows already.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl<S> Workers<S> {
     /// The states, to be read and reset between two rounds.
     ///
@@ -117,6 +135,22 @@ mod tests {
             });
             assert_eq!(workers.iter_mut().map(|sum| *sum).sum::<u64>(), 499_500);
             assert!(squares.iter().enumerate().all(|(i, &square)| square == (i * i) as u64));
+        }
+    }
+
+    #[test]
+    fn a_panic_on_a_worker_reaches_the_caller_and_the_process_goes_on() {
+        for n_threads in [1, 3] {
+            let team = Team::new(n_threads).unwrap();
+            let call = || {
+                let parts: Vec<usize> = (0..100).collect();
+                team.each(&mut team.workers(|| ()), parts, |(), part| assert!(part != 57, "part {part}"));
+            };
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_err();
+            assert_eq!(panic.downcast_ref::<String>().unwrap(), "part 57");
+            let mut workers = team.workers(|| 0);
+            team.each(&mut workers, vec![1, 2, 3], |sum, part| *sum += part);
+            assert_eq!(workers.into_states().sum::<i32>(), 6);
         }
     }
 

@@ -98,6 +98,8 @@ pub struct Clustering {
 /// ------
 /// ValueError
 ///     An argument outside what is allowed; the message says which, what was found and what is allowed.
+/// LostFileError
+///     The file under a memory-mapped column shrank or failed during the call (Linux; elsewhere a crash).
 /// KeyboardInterrupt
 ///     Ctrl-C, within a second.
 #[pyfunction]
@@ -156,9 +158,11 @@ pub fn cluster<'py>(
     let valid = door::array::<u8, Ix1>("valid", &valid.call_method1("view", ("uint8",))?)?;
     let valid: Vec<bool> = valid.as_slice()?.iter().map(|&byte| byte != 0).collect();
     let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
-    let ids = door::ids(ids.as_ref(), valid.len())?;
     let arrays = Arrays::new(columns)?;
-    let found = door::run(py, progress, {
+    let mut reads = arrays.reads();
+    reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
+    let ids = door::ids(ids.as_ref(), valid.len())?;
+    let found = door::run(py, progress, &reads, {
         let columns = arrays.borrow(&valid)?;
         move |watch| kmeans::cluster(Trajectories::new(columns?, shape)?, ids, parameters, watch)
     })?;
@@ -213,6 +217,20 @@ impl<'py> Arrays<'py> {
         } else {
             let arrays = columns.iter().enumerate().map(|(index, column)| door::array(&name(index), column));
             arrays.collect::<PyResult<_>>().map(Self::Columns32)
+        }
+    }
+
+    /// The arrays' memory, to be guarded.
+    fn reads(&self) -> Vec<door::Read> {
+        fn all<E: Element>(arrays: &[PyReadonlyArray<'_, E, Ix1>]) -> Vec<door::Read> {
+            let named = |(index, array)| door::read(format!("columns[{index}]"), array);
+            arrays.iter().enumerate().map(named).collect()
+        }
+        match self {
+            Self::Columns32(arrays) => all(arrays),
+            Self::Columns64(arrays) => all(arrays),
+            Self::Rows32(array) => vec![door::read("columns", array)],
+            Self::Rows64(array) => vec![door::read("columns", array)],
         }
     }
 

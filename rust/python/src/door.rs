@@ -1,33 +1,66 @@
 //! The door between Python and the core: everything that enters is checked here, once; everything that leaves too.
 //!
-//! [`run`] is the only place that releases the interpreter lock, watches for Ctrl-C, reports progress and turns the
-//! core's errors into Python's. The other functions turn arguments into slices and numbers; what they refuse is a
+//! [`run`] is the only place that releases the interpreter lock, watches for Ctrl-C, reports progress, guards against
+//! files that shrink underneath a map, and turns the core's errors and panics into Python's. The other functions turn arguments into slices and numbers; what they refuse is a
 //! `ValueError` or `TypeError` that names the argument, what was found and what is allowed.
 
+use crate::guard::Guard;
 use lossift_core::error::{Error, Result};
 use lossift_core::ids::Ids;
 use lossift_core::interrupt::Watch;
+use numpy::ndarray::Dimension;
 use numpy::{
     Element, Ix1, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray,
     PyUntypedArrayMethods, dtype,
 };
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+create_exception!(
+    lossift._native,
+    LostFileError,
+    PyOSError,
+    "A file under a memory-mapped array shrank or failed while the array was being read; the array is lost."
+);
+
+/// An array that the core is about to read: the argument's name and where its memory lies.
+pub struct Read {
+    argument: String,
+    bytes: Range<usize>,
+}
+
+/// What [`run`] has to know of an array.
+pub fn read<T: Element, D: Dimension>(
+    argument: impl Into<String>,
+    array: &PyReadonlyArray<'_, T, D>,
+) -> Read {
+    let start = array.data().addr();
+    Read { argument: argument.into(), bytes: start..start + array.len() * size_of::<T>() }
+}
 
 /// Runs `work` without the interpreter lock, on this thread.
 ///
 /// Whenever the work looks at its watch, which it does on this thread only, signals are handled and `progress`, if
-/// any, is called with (what, done, total). What either raises ends the work and is raised from here.
+/// any, is called with (what, done, total). What either raises ends the work and is raised from here. So does the loss
+/// of a file underneath one of the arrays in `reads`: [`LostFileError`]. A panic, here or on a worker, is a bug of ours:
+/// `RuntimeError`, because pyo3's own exception passes through every `except Exception`.
 pub fn run<T: Send>(
     py: Python<'_>,
     progress: Option<&Bound<'_, PyAny>>,
+    reads: &[Read],
     work: impl FnOnce(Watch) -> Result<T> + Send,
 ) -> PyResult<T> {
     let progress = progress.map(|progress| progress.clone().unbind());
     let mut raised = None;
+    let guard = Guard::over(reads.iter().map(|read| read.bytes.clone()));
     let result = py.detach(|| {
         let mut report = |what: &'static str, done: u64, total: u64| {
+            if guard.failed().is_some() {
+                return ControlFlow::Break(());
+            }
             let told = Python::attach(|py| {
                 py.check_signals()?;
                 progress
@@ -42,9 +75,24 @@ pub fn run<T: Send>(
                 }
             }
         };
-        work(Watch::new(&mut report))
+        // What the work borrows is not looked at again.
+        catch_unwind(AssertUnwindSafe(|| work(Watch::new(&mut report))))
     });
-    result.map_err(|error| raised.unwrap_or_else(|| exception(&error)))
+    // Zeros in place of losses may be any other error too, and even a panic: they are asked for first.
+    if let (None, Some(index)) = (&raised, guard.failed()) {
+        let argument = &reads[index].argument;
+        return Err(LostFileError::new_err(format!(
+            "{argument}: the file under this array shrank or failed while it was being read; map it anew"
+        )));
+    }
+    match result {
+        Ok(result) => result.map_err(|error| raised.unwrap_or_else(|| exception(&error))),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            Err(PyRuntimeError::new_err(format!("internal error, please report it: {said}")))
+        }
+    }
 }
 
 /// The core's error as Python's.
@@ -56,7 +104,7 @@ pub fn exception(error: &Error) -> PyErr {
 }
 
 /// The argument as a contiguous, aligned array of `T` of the dimensions of `D`.
-pub fn array<'py, T: Element, D: numpy::ndarray::Dimension>(
+pub fn array<'py, T: Element, D: Dimension>(
     name: &str,
     object: &Bound<'py, PyAny>,
 ) -> PyResult<PyReadonlyArray<'py, T, D>> {

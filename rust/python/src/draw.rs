@@ -46,7 +46,10 @@ pub fn draw<'py>(
         scores: scores.as_ref().map(|scores| scores.as_slice()).transpose()?,
         seed: door::number("seed", seed, 0)?,
     };
-    let rows = door::run(py, None, |mut watch| draw.rows(&mut watch))?;
+    let mut reads = vec![door::read("cells", &cells), door::read("quotas", &quotas)];
+    reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
+    reads.extend(scores.as_ref().map(|scores| door::read("scores", scores)));
+    let rows = door::run(py, None, &reads, |mut watch| draw.rows(&mut watch))?;
     Ok(PyArray1::from_vec(py, rows))
 }
 
@@ -77,7 +80,10 @@ pub fn smallest_keys<'py>(
     let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
     let (n_cells, seed) =
         (door::number::<u32>("n_cells", n_cells, 0)? as usize, door::number("seed", seed, 0)?);
+    let mut reads = vec![door::read("cells", &cells)];
+    reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
     let (cells, ids) = (cells.as_slice()?, door::ids(ids.as_ref(), cells.len())?);
-    let smallest = door::run(py, None, |_| lossift_core::draw::smallest_keys(cells, n_cells, ids, seed))?;
+    let smallest =
+        door::run(py, None, &reads, |_| lossift_core::draw::smallest_keys(cells, n_cells, ids, seed))?;
     Ok(PyArray1::from_vec(py, smallest))
 }

@@ -34,7 +34,8 @@ pub fn keys<'py>(
 ) -> PyResult<Bound<'py, PyArray1<u64>>> {
     let ids = door::array::<u64, Ix1>("ids", ids)?;
     let keys = Keys::new(door::number("seed", seed, 0)?, purpose);
+    let reads = [door::read("ids", &ids)];
     let ids = ids.as_slice()?;
-    let hashed = door::run(py, None, |_| Ok(ids.iter().map(|&id| keys.key(id)).collect()))?;
+    let hashed = door::run(py, None, &reads, |_| Ok(ids.iter().map(|&id| keys.key(id)).collect()))?;
     Ok(PyArray1::from_vec(py, hashed))
 }

@@ -5,6 +5,8 @@
 mod cluster;
 mod door;
 mod draw;
+#[cfg_attr(not(target_os = "linux"), path = "unguarded.rs")]
+mod guard;
 mod keys;
 mod quota;
 mod simd;
@@ -17,6 +19,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::cluster::{Clustering, cluster};
+    #[pymodule_export]
+    use super::door::LostFileError;
     #[pymodule_export]
     use super::draw::{draw, smallest_keys};
     #[pymodule_export]

@@ -40,7 +40,8 @@ pub fn smallest_first<'py>(
     let sizes = door::array::<i64, Ix1>("sizes", sizes)?;
     let ranks = door::array::<u64, Ix1>("ranks", ranks)?;
     let budget = door::number("budget", budget, 0)?;
+    let reads = [door::read("sizes", &sizes), door::read("ranks", &ranks)];
     let (sizes, ranks) = (sizes.as_slice()?, ranks.as_slice()?);
-    let quotas = door::run(py, None, |_| quota::smallest_first(sizes, ranks, budget))?;
+    let quotas = door::run(py, None, &reads, |_| quota::smallest_first(sizes, ranks, budget))?;
     Ok(PyArray1::from_vec(py, quotas))
 }
