@@ -4,7 +4,7 @@ The documentation of each function is its ``__doc__``. Everything here is a pure
 number of threads, the CPU and the order of the rows (as long as their ids go with them) leave no trace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, SupportsIndex, TypeAlias, final
 
 import numpy as np
@@ -19,8 +19,11 @@ __all__ = [
     "__version__",
     "available_threads",
     "cluster",
+    "count_reasons",
     "draw",
     "keys",
+    "mark_reasons",
+    "merge_reasons",
     "simd",
     "simd_available",
     "smallest_first",
@@ -71,6 +74,20 @@ def smallest_keys(
 ) -> npt.NDArray[np.uint64]: ...
 
 class LostFileError(OSError): ...
+
+def merge_reasons(
+    why: npt.NDArray[np.uint8], others: Iterable[npt.NDArray[np.uint8]], *, n_threads: SupportsIndex | None = None
+) -> None: ...
+def mark_reasons(
+    why: npt.NDArray[np.uint8],
+    columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
+    states: npt.NDArray[np.int64],
+    rule: str,
+    reason: SupportsIndex,
+    *,
+    n_threads: SupportsIndex | None = None,
+) -> None: ...
+def count_reasons(why: npt.NDArray[np.uint8], *, n_threads: SupportsIndex | None = None) -> npt.NDArray[np.int64]: ...
 
 @final
 class Clustering:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lossift import _native
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -44,6 +46,12 @@ _TEXT = {
 }
 
 
-def merge_reasons(why: NDArray[np.uint8], other: NDArray[np.uint8]) -> None:
-    """Takes over, in place, the reasons of `other` where `why` has none: the first reason found is the one told."""
-    np.copyto(why, other, where=why == Reason.VALID)
+def merge_reasons(why: NDArray[np.uint8], *others: NDArray[np.uint8], n_threads: int = 1) -> None:
+    """Takes over, in place, the reasons of `others` where `why` has none: the first reason found is the one told."""
+    _native.merge_reasons(why, others, n_threads=n_threads)
+
+
+def count_reasons(why: NDArray[np.uint8], n_threads: int = 1) -> dict[Reason, int]:
+    """Returns how many examples have each reason, `Reason.VALID` among them, without those that none has."""
+    counts = _native.count_reasons(why, n_threads=n_threads)
+    return {Reason(code): int(counts[code]) for code in np.flatnonzero(counts).tolist()}

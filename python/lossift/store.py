@@ -333,10 +333,8 @@ class LossStore:
 
     def _why(self) -> NDArray[np.uint8]:
         why = np.zeros(self.n_examples, dtype=np.uint8)
-        for view in self._views.values():
-            merge_reasons(why, view.why_invalid)
-        for name in self._sealed_columns():
-            merge_reasons(why, self.column_validity(name))
+        merge_reasons(why, *(view.why_invalid for view in self._views.values()))
+        merge_reasons(why, *map(self.column_validity, self._sealed_columns()))
         return why
 
     def _sealed_columns(self) -> list[str]:

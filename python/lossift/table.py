@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 MISSING_LABEL = "(missing)"
 
-# Rows that are digested at a time: enough for the hash to be what takes the time.
-_DIGEST_ROWS = 1 << 16
+# Rows that are copied at a time where they must be: a few megabytes.
+_COPIED_ROWS = 1 << 16
 
 
 class LossTable:
@@ -98,8 +98,8 @@ class LossTable:
     def ids_digest(self) -> str:
         """Returns a digest of all ids, in the order of rows."""
         digest = hashlib.blake2b(digest_size=16)
-        for first in range(0, self.n_examples, _DIGEST_ROWS):
-            rows = np.arange(first, min(first + _DIGEST_ROWS, self.n_examples))
+        for first in range(0, self.n_examples, _COPIED_ROWS):
+            rows = np.arange(first, min(first + _COPIED_ROWS, self.n_examples))
             digest.update(self.ids_of(rows).astype("<u8").data)
         return digest.hexdigest()
 
@@ -162,18 +162,31 @@ class LossTable:
         """Returns one column, float32[N] or float64[N], nats, not copied."""
         return self.store.column(name) if self.store else self._columns[int(name)]
 
-    def validity(self, names: Sequence[str]) -> NDArray[np.uint8]:
+    def validity(self, names: Sequence[str], n_threads: int = 1) -> NDArray[np.uint8]:
         """Returns why each example has no loss in one of the columns `names`: uint8[N], codes of `Reason`."""
         why = np.zeros(self.n_examples, dtype=np.uint8)
-        for name in names:
-            if self.store is not None:
-                found = self.store.column_validity(name)
-            else:
-                with np.errstate(over="ignore"):  # a float64 beyond float32 has no finite loss in the core
-                    finite = np.isfinite(self.column(name).astype(np.float32, copy=False))
-                found = np.where(finite, Reason.VALID, Reason.NON_FINITE_LOSS).astype(np.uint8)
-            merge_reasons(why, found)
+        if self.store is not None:
+            merge_reasons(why, *map(self.store.column_validity, names), n_threads=n_threads)
+        else:  # a float64 beyond float32 has no finite loss in the core
+            self._mark(why, names, "non-finite", Reason.NON_FINITE_LOSS, n_threads)
         return why
+
+    def mark_unscalable(self, why: NDArray[np.uint8], names: Sequence[str], n_threads: int = 1) -> None:
+        """Marks, in place, the examples whose first loss can't divide the others."""
+        self._mark(why, names, "unscalable", Reason.FIRST_NOT_POSITIVE, n_threads)
+
+    def _mark(self, why: NDArray[np.uint8], names: Sequence[str], rule: str, reason: Reason, n_threads: int) -> None:
+        if self._array is not None and _readable(self._array):
+            states = np.array([self.names.index(name) for name in names], np.int64)
+            _native.mark_reasons(why, self._array, states, rule, reason, n_threads=n_threads)
+            return
+        columns = [self.column(name) for name in names]
+        # Only columns with gaps are copied, and only some rows of them at a time.
+        step = self.n_examples if all(map(_readable, columns)) else _COPIED_ROWS
+        for first in range(0, self.n_examples, step):
+            rows = slice(first, first + step)
+            part = [np.require(column[rows], requirements=["C", "A"]) for column in columns]
+            _native.mark_reasons(why[rows], part, np.arange(len(part)), rule, reason, n_threads=n_threads)
 
     def stacked(self, names: Sequence[str]) -> NDArray[Any] | list[NDArray[Any]]:
         """Returns the columns `names` as the core takes them: a C-ordered array whole, else a list of columns."""
@@ -191,12 +204,13 @@ class LossTable:
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
         """Returns a digest of each column's values, by full name, for the manifest."""
-        return {
-            (self.store.full_name(name) if self.store else name): hashlib.blake2b(
-                np.ascontiguousarray(self.column(name)).data, digest_size=16
-            ).hexdigest()
-            for name in names
-        }
+        return {(self.store.full_name(name) if self.store else name): self._digest(name) for name in names}
+
+    def _digest(self, name: str) -> str:
+        digest, column = hashlib.blake2b(digest_size=16), self.column(name)
+        for first in range(0, self.n_examples, _COPIED_ROWS):
+            digest.update(np.ascontiguousarray(column[first : first + _COPIED_ROWS]).data)
+        return digest.hexdigest()
 
     # ---------------------------------------------------------------- strata
 
@@ -235,6 +249,11 @@ def _floats(values: object, argument: str) -> NDArray[Any]:
     return array
 
 
+def _readable(array: NDArray[Any]) -> bool:
+    """Returns whether the core reads the array where it lies."""
+    return array.flags.c_contiguous and array.flags.aligned
+
+
 def _check_alike(columns: list[NDArray[Any]]) -> None:
     lengths, dtypes = {len(c) for c in columns}, {str(c.dtype) for c in columns}
     if len(lengths) > 1 or len(dtypes) > 1 or any(c.ndim != 1 for c in columns):
@@ -251,10 +270,10 @@ def _check_ids(ids: ArrayLike, n_examples: int) -> NDArray[np.uint64]:
             f"ids: found shape {array.shape} and dtype {array.dtype}, "
             f"allowed are {n_examples} whole numbers from 0 to 2**64 - 1"
         )
-    array = np.ascontiguousarray(array.astype(np.uint64))
-    values, counts = np.unique(array, return_counts=True)
-    if len(values) < n_examples:
-        raise ArgumentError(f"ids: found {values[counts > 1][0]} more than once, every example needs its own")
+    array = np.ascontiguousarray(array, dtype=np.uint64)
+    ordered = np.sort(array)
+    if (again := np.flatnonzero(ordered[1:] == ordered[:-1])).size:
+        raise ArgumentError(f"ids: found {ordered[again[0]]} more than once, every example needs its own")
     return array
 
 

@@ -32,6 +32,7 @@ pub mod kmeans;
 pub mod pages;
 pub mod parallel;
 pub mod quota;
+pub mod reasons;
 pub mod rng;
 pub mod shape;
 pub mod smallest;

@@ -184,7 +184,7 @@ pub fn cluster<'py>(
 }
 
 /// What `columns` may be.
-enum Arrays<'py> {
+pub enum Arrays<'py> {
     Columns32(Vec<PyReadonlyArray<'py, f32, Ix1>>),
     Columns64(Vec<PyReadonlyArray<'py, f64, Ix1>>),
     Rows32(PyReadonlyArray<'py, f32, Ix2>),
@@ -198,7 +198,7 @@ fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
 }
 
 impl<'py> Arrays<'py> {
-    fn new(columns: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub fn new(columns: &Bound<'py, PyAny>) -> PyResult<Self> {
         if columns.cast::<PyUntypedArray>().is_ok() {
             return if is::<f64>(columns) {
                 door::array("columns", columns).map(Self::Rows64)

@@ -10,7 +10,7 @@ use lossift_core::ids::Ids;
 use lossift_core::interrupt::Watch;
 use numpy::ndarray::Dimension;
 use numpy::{
-    Element, Ix1, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray,
+    Element, Ix1, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyReadwriteArray, PyUntypedArray,
     PyUntypedArrayMethods, dtype,
 };
 use pyo3::create_exception;
@@ -133,6 +133,24 @@ pub fn array<'py, T: Element, D: Dimension>(
         return Err(PyValueError::new_err(message));
     }
     Ok(array)
+}
+
+/// The argument as an array to write to, as [`array`] has it to read from.
+pub fn array_to_write<'py, T: Element, D: numpy::ndarray::Dimension>(
+    name: &str,
+    object: &Bound<'py, PyAny>,
+) -> PyResult<PyReadwriteArray<'py, T, D>> {
+    drop(array::<T, D>(name, object)?);
+    object.cast::<numpy::PyArray<T, D>>()?.try_readwrite().map_err(|_| {
+        PyValueError::new_err(format!(
+            "{name}: found an array that is read-only or in use by other native code"
+        ))
+    })
+}
+
+/// The argument as a number of threads; None is one.
+pub fn n_threads(object: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    object.map_or(Ok(1), |n_threads| number("n_threads", n_threads, 1))
 }
 
 /// The argument as the ids of `n` examples; None are their row numbers.

@@ -9,6 +9,7 @@ mod draw;
 mod guard;
 mod keys;
 mod quota;
+mod reasons;
 mod simd;
 mod threads;
 
@@ -27,6 +28,8 @@ mod _native {
     use super::keys::keys;
     #[pymodule_export]
     use super::quota::smallest_first;
+    #[pymodule_export]
+    use super::reasons::{count_reasons, mark_reasons, merge_reasons};
     #[pymodule_export]
     use super::simd::{simd, simd_available};
     #[pymodule_export]
