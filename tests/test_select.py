@@ -49,23 +49,62 @@ def test_quotas(sizes, data):
     assert found.sum() == budget
 
 
-@given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.integers(0, 2**64 - 1), st.data())
-def test_draw(cells, seed, data):
-    cells = np.array(cells, np.int32)
-    ids = ids_of(len(cells))
-    quotas = [data.draw(st.integers(0, int((cells == c).sum()))) for c in range(5)]
-    found = _native.draw(cells, np.array(quotas, np.int64), ids, seed=seed)
-    assert found.tolist() == reference.draw(cells, quotas, keys(ids, seed, "draw"))
+@given(
+    st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 1), st.booleans(), st.integers(-2, 2)), min_size=1),
+    st.sampled_from(["clusters", "strata", "excluded", "clusters strata", "clusters strata excluded"]),
+    st.booleans(),
+    st.integers(0, 2**64 - 1),
+    st.data(),
+)
+def test_census_and_draw(rows, given, scored, seed, data):
+    clusters, strata, excluded, scores = (np.array(column) for column in zip(*rows, strict=True))
+    arrays = {
+        "clusters": clusters.astype(np.int32) if "clusters" in given else None,
+        "strata": strata.astype(np.int32) if "strata" in given else None,
+        "excluded": excluded.astype(np.uint8) if "excluded" in given else None,
+    }
+    shape = (2 if "strata" in given else 1, 4 if "clusters" in given else 1)
+    cluster = clusters if "clusters" in given else np.zeros(len(rows), int)
+    stratum = strata % 2 if "strata" in given else np.zeros(len(rows), int)  # -1 is the last one
+    cells = np.where((cluster < 0) | (excluded if "excluded" in given else False), -1, stratum * shape[1] + cluster)
+    ids = ids_of(len(rows))
+    tie = keys(ids, seed, "tie")
+
+    sizes, smallest = _native.census(*shape, ids, **arrays, seed=seed, n_threads=2)
+    n_cells = shape[0] * shape[1]
+    assert sizes.shape == smallest.shape == shape
+    assert sizes.ravel().tolist() == [int((cells == c).sum()) for c in range(n_cells)]
+    expected = [
+        min((k for k, cell in zip(tie, cells, strict=True) if cell == c), default=2**64 - 1) for c in range(n_cells)
+    ]
+    assert smallest.ravel().tolist() == expected
+
+    quotas = [data.draw(st.integers(0, size)) for size in sizes.ravel().tolist()]
+    options = {"seed": seed, "scores": scores / 2 if scored else None}
+    for extra in ({}, {"sizes": sizes}, {"n_threads": 3}):
+        found = _native.draw(np.array(quotas).reshape(shape), ids, **arrays, **options, **extra)
+        if scored:
+            assert found.tolist() == reference.top(cells, quotas, scores, tie)
+        else:
+            assert found.tolist() == reference.draw(cells, quotas, keys(ids, seed, "draw"))
 
 
-@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-2, 2)), min_size=1, max_size=60), st.data())
-def test_draw_by_score_with_ties(rows, data):
-    cells = np.array([cell for cell, _ in rows], np.int32)
-    scores = np.array([score / 2 for _, score in rows], np.float64)
-    ids = ids_of(len(cells))
-    quotas = [data.draw(st.integers(0, int((cells == c).sum()))) for c in range(4)]
-    found = _native.draw(cells, np.array(quotas, np.int64), ids, seed=5, scores=scores)
-    assert found.tolist() == reference.top(cells, quotas, scores, keys(ids, 5, "tie"))
+def test_cells_and_draws_refused():
+    ones = np.ones((1, 1), np.int64)
+    clusters = np.zeros(3, np.int32)
+    for function, arguments, message in (
+        (_native.draw, (ones,), "cells: found neither clusters nor strata nor excluded, need one of them"),
+        (_native.census, (0, 1), "n_strata: found 0, need a whole number from 1 to 2\\*\\*32 - 1"),
+        (_native.census, (2, 1), "strata: found none, but there are to be 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(*arguments, seed=0)
+    with pytest.raises(ValueError, match="quotas: found 4 for cell 0, which has 3 examples"):
+        _native.draw(4 * ones, clusters=clusters, seed=0)
+    with pytest.raises(ValueError, match="clusters: found none, but there are to be 2"):
+        _native.draw(np.ones((1, 2), np.int64), excluded=np.zeros(3, np.uint8), seed=0)
+    with pytest.raises(ValueError, match="cells: found 0, allowed are 1 to 2147483646"):
+        _native.draw(np.ones((1, 0), np.int64), clusters=clusters, seed=0)
 
 
 @settings(deadline=None, max_examples=40)

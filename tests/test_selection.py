@@ -17,6 +17,7 @@ def scored(tmp_path):
     """A store of a pool of N examples with the states base, middle and final."""
     pool_file = tmp_path / "pool.jsonl"
     rows = [{"prompt": f"p{i}", "response": f"r{i}", "source": "abc"[i % 3]} for i in range(N)]
+    rows = [row | ({"lang": "de" if i % 2 else "fr"} if i % 5 else {}) for i, row in enumerate(rows)]
     pool_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     store = LossStore.create(tmp_path / "losses", lossift.read_pool(pool_file))
     ones = np.ones(N, np.int32)
@@ -95,7 +96,7 @@ def test_missing_states_say_how_to_score_them(scored):
     with pytest.raises(StoreError, match="no losses of state 'ref'; states with losses: base, middle, final") as caught:
         lossift.select(scored, "learnability", budget=5, ref="ref")
     assert "lossift score POOL --model ref=PATH" in caught.value.hint
-    with pytest.raises(ArgumentError, match=r"by: found 'domain', stratum columns of .*: source"):
+    with pytest.raises(ArgumentError, match=r"by: found 'domain', stratum columns of .*: lang, source"):
         lossift.select(scored, budget=5, by="domain")
 
 
@@ -137,6 +138,48 @@ def test_row_numbers_are_the_ids_of_an_array_without(method):
     for chosen in (bare, given):
         with pytest.raises(ArgumentError, match="id: no example has the id 70000"):
             chosen.why(id=70_000)
+
+
+@pytest.mark.parametrize("preset", ["paper", "released"])
+@pytest.mark.parametrize("method", ["s2l", "learnability", "random"])
+def test_examples_without_a_label_are_a_stratum_of_their_own(scored, method, preset):
+    chosen = lossift.select(scored, method, budget=12, by="lang", n_clusters=2, preset=preset)
+    codes = scored.strata["lang"].codes
+    assert set(codes[::5].tolist()) == {-1}
+    rows_of = {name: set(np.flatnonzero(codes == code)) for code, name in ((0, "de"), (1, "fr"), (-1, "(missing)"))}
+    totals = {name: [0, 0] for name in rows_of}
+    for cell in chosen.quotas:
+        totals[cell.stratum][0] += cell.size
+        totals[cell.stratum][1] += cell.drawn
+    for name, rows in rows_of.items():
+        # Row 7 is invalid.
+        assert totals[name] == [len(rows - {7}), len(rows & set(chosen.rows.tolist()))] == [len(rows - {7}), 4]
+    for row in (0, 1, 2):
+        assert chosen.why(row=row)["stratum"] == ["(missing)", "de", "fr"][row]
+    if method == "learnability":
+        cell = [row for row in rows_of["(missing)"] if chosen.scores[row] > chosen.scores[5]]
+        assert chosen.why(row=5)["because"].endswith(f"this one ranks {len(cell) + 1}")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint64", "bool"])
+def test_labels_that_are_numbers_are_compared_as_text(dtype):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-128 if dtype == "int8" else 0, 127, size=200).astype(dtype)
+    losses = rng.random((200, 3)).astype(np.float32)
+    numbers = lossift.select(losses, "random", budget=150, by=labels)
+    text = lossift.select(losses, "random", budget=150, by=labels.astype(str))
+    assert numbers.quotas == text.quotas
+    assert [cell.stratum for cell in numbers.quotas] == sorted(set(labels.astype(str)))
+    assert numbers.manifest["parameters"] == text.manifest["parameters"]
+    assert numbers.rows.tolist() == text.rows.tolist()
+    assert numbers.summary() == text.summary()
+
+
+@pytest.mark.parametrize("least", [10**6, -(2**63), 2**63])
+def test_labels_that_are_large_numbers(least):
+    labels = np.array([least, least + 5] * 10, dtype=np.uint64 if least > 2**62 else np.int64)
+    chosen = lossift.select(np.ones((20, 2)), "random", budget=4, by=labels)
+    assert [(cell.stratum, cell.drawn) for cell in chosen.quotas] == sorted([(str(least), 2), (str(least + 5), 2)])
 
 
 def test_summary_fits_a_terminal(scored):

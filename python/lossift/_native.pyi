@@ -18,6 +18,7 @@ __all__ = [
     "LostFileError",
     "__version__",
     "available_threads",
+    "census",
     "cluster",
     "count_reasons",
     "draw",
@@ -27,7 +28,6 @@ __all__ = [
     "simd",
     "simd_available",
     "smallest_first",
-    "smallest_keys",
 ]
 
 __version__: str
@@ -57,24 +57,29 @@ def cluster(
 def smallest_first(
     sizes: npt.NDArray[np.int64], ranks: npt.NDArray[np.uint64], budget: SupportsIndex
 ) -> npt.NDArray[np.int64]: ...
+def census(
+    n_strata: SupportsIndex,
+    n_clusters: SupportsIndex,
+    ids: npt.NDArray[np.uint64] | None = None,
+    *,
+    clusters: npt.NDArray[np.int32] | None = None,
+    strata: npt.NDArray[np.int32] | None = None,
+    excluded: npt.NDArray[np.uint8] | None = None,
+    seed: SupportsIndex,
+    n_threads: SupportsIndex | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]: ...
 def draw(
-    cells: npt.NDArray[np.int32],
     quotas: npt.NDArray[np.int64],
     ids: npt.NDArray[np.uint64] | None = None,
     *,
+    clusters: npt.NDArray[np.int32] | None = None,
+    strata: npt.NDArray[np.int32] | None = None,
+    excluded: npt.NDArray[np.uint8] | None = None,
     seed: SupportsIndex,
+    sizes: npt.NDArray[np.int64] | None = None,
     scores: npt.NDArray[np.float64] | None = None,
+    n_threads: SupportsIndex | None = None,
 ) -> npt.NDArray[np.int64]: ...
-def smallest_keys(
-    cells: npt.NDArray[np.int32],
-    n_cells: SupportsIndex,
-    ids: npt.NDArray[np.uint64] | None = None,
-    *,
-    seed: SupportsIndex,
-) -> npt.NDArray[np.uint64]: ...
-
-class LostFileError(OSError): ...
-
 def merge_reasons(
     why: npt.NDArray[np.uint8], others: Iterable[npt.NDArray[np.uint8]], *, n_threads: SupportsIndex | None = None
 ) -> None: ...
@@ -88,6 +93,8 @@ def mark_reasons(
     n_threads: SupportsIndex | None = None,
 ) -> None: ...
 def count_reasons(why: npt.NDArray[np.uint8], *, n_threads: SupportsIndex | None = None) -> npt.NDArray[np.int64]: ...
+
+class LostFileError(OSError): ...
 
 @final
 class Clustering:

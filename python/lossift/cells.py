@@ -6,8 +6,9 @@ left, or all it has. Every quota grows with the budget, so smaller subsets lie i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,64 +44,121 @@ class Cell:
     drawn: int = 0
 
 
-def make_cells(
-    eligible: NDArray[np.bool_], strata: Stratum | None, labels: NDArray[np.int32] | None, n_clusters: int
-) -> tuple[list[Cell], NDArray[np.int32]]:
-    """Returns the non-empty cells (stratum x cluster), in order, and the cell of each example (-1: not eligible)."""
-    group = np.zeros(len(eligible), dtype=np.int64)
-    if strata is not None:
-        group += strata.codes.astype(np.int64) * n_clusters
-    if labels is not None:
-        group += labels
-    used, cell_of_eligible, sizes = np.unique(group[eligible], return_inverse=True, return_counts=True)
-    cell_of = np.full(len(eligible), -1, dtype=np.int32)
-    cell_of[eligible] = cell_of_eligible
-    cells = [
-        Cell(
-            stratum=strata.names[int(g) // n_clusters] if strata else None,
-            cluster=int(g) % n_clusters if labels is not None else None,
-            size=int(size),
-        )
-        for g, size in zip(used, sizes, strict=True)
-    ]
-    return cells, cell_of
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where each example is: cell number ``stratum * n_clusters + cluster``. Nothing of size N is made of it.
+
+    Attributes
+    ----------
+    clusters
+        int32[N], -1 for none; None: there are no clusters.
+    strata
+        None: there are none, or each cluster lies in one of its own.
+    cluster_strata
+        The name of the stratum that each cluster lies in, where it is one.
+    excluded
+        uint8[N], not 0 for examples that are in no cell; None: those without a cluster are.
+    """
+
+    clusters: NDArray[np.int32] | None = None
+    n_clusters: int = 1
+    strata: Stratum | None = None
+    cluster_strata: list[str] | None = None
+    excluded: NDArray[np.uint8] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(number of strata, number of clusters), 1 where there are none."""
+        return len(self.strata.names) if self.strata else 1, self.n_clusters
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What the core makes cells of."""
+        return {
+            "clusters": self.clusters,
+            "strata": self.strata.codes if self.strata else None,
+            "excluded": self.excluded,
+        }
+
+    def number_of(self, row: int) -> int:
+        """Returns the number of the cell that a row is in, -1 for none."""
+        cluster = 0 if self.clusters is None else int(self.clusters[row])
+        if cluster < 0 or (self.excluded is not None and self.excluded[row]):
+            return -1
+        return cluster + (self._stratum_of(row) * self.n_clusters if self.strata else 0)
+
+    def members(self, number: int) -> NDArray[np.bool_]:
+        """Returns which examples are in a cell: bool[N], a pass over all of them."""
+        stratum, cluster = divmod(number, self.n_clusters)
+        inside: Any = True
+        if self.clusters is not None:
+            inside = self.clusters == cluster
+        if self.excluded is not None:
+            inside = inside & (self.excluded == 0)
+        if self.strata is not None:
+            inside = inside & self.strata.members(stratum)
+        return np.asarray(inside)
+
+    def cells(self, sizes: NDArray[np.int64]) -> dict[int, Cell]:
+        """Returns the cells that hold something, by number, ascending."""
+        return {
+            number: Cell(
+                stratum=self._name(number),
+                cluster=number % self.n_clusters if self.clusters is not None else None,
+                size=int(sizes.flat[number]),
+            )
+            for number in np.flatnonzero(sizes).tolist()
+        }
+
+    def _stratum_of(self, row: int) -> int:
+        assert self.strata is not None
+        return range(len(self.strata.names))[int(self.strata.codes[row])]
+
+    def _name(self, number: int) -> str | None:
+        if self.cluster_strata is not None:
+            return self.cluster_strata[number % self.n_clusters]
+        return self.strata.names[number // self.n_clusters] if self.strata else None
 
 
-def set_quotas(
-    cells: list[Cell],
-    cell_of: NDArray[np.int32],
-    ids: NDArray[np.uint64] | None,
-    budget: int,
-    seed: int,
-    preset: str,
-) -> None:
-    """Splits the budget over the strata and then over each stratum's clusters, smallest first both times."""
-    # Ties of size go to the group with the smallest keyed member id, which is also the order of cluster numbers.
-    smallest = _native.smallest_keys(cell_of, len(cells), ids, seed=seed)
+def set_quotas(cells: dict[int, Cell], smallest: NDArray[np.uint64] | None, budget: int, preset: str) -> None:
+    """Splits the budget over the strata and then over each stratum's clusters, smallest first both times.
+
+    Parameters
+    ----------
+    smallest
+        The smallest keyed id in each cell of the grid: ties of size go to the group with the smallest, which is also
+        the order of cluster numbers. None where there is one stratum.
+    """
     groups: dict[str | None, list[int]] = {}
-    for i, cell in enumerate(cells):
-        groups.setdefault(cell.stratum, []).append(i)
+    for number, cell in cells.items():
+        groups.setdefault(cell.stratum, []).append(number)
     shares = _smallest_first(
-        [sum(cells[i].size for i in members) for members in groups.values()],
-        [min(int(smallest[i]) for i in members) for members in groups.values()],
+        [sum(cells[number].size for number in members) for members in groups.values()],
+        [0 if smallest is None else int(smallest.flat[members].min()) for members in groups.values()],
         budget,
     )
     for members, share in zip(groups.values(), shares, strict=True):
         left = share
-        for part in _in_turn(members, cells, preset):
-            part_budget = min(left, sum(cells[i].size for i in part))
-            ranks = [cells[i].cluster or 0 for i in part]
-            for i, quota in zip(part, _smallest_first([cells[i].size for i in part], ranks, part_budget), strict=True):
-                cells[i].quota = quota
+        for part in _in_turn([cells[number] for number in members], preset):
+            part_budget = min(left, sum(cell.size for cell in part))
+            ranks = [cell.cluster or 0 for cell in part]
+            for cell, quota in zip(
+                part, _smallest_first([cell.size for cell in part], ranks, part_budget), strict=True
+            ):
+                cell.quota = quota
             left -= part_budget
 
 
-def _in_turn(members: list[int], cells: list[Cell], preset: str) -> list[list[int]]:
+def _in_turn(cells: list[Cell], preset: str) -> list[list[Cell]]:
     """Returns the cells that share a budget first, and those that only get what is left of it."""
     if preset == "paper":
-        return [members]
-    tiny = [i for i in members if cells[i].cluster is not None and cells[i].size <= RELEASED_TINY_CLUSTER]
-    return [[i for i in members if i not in set(tiny)], tiny]
+        return [cells]
+    tiny = [cell.cluster is not None and cell.size <= RELEASED_TINY_CLUSTER for cell in cells]
+    return [_where(cells, (not last for last in tiny)), _where(cells, tiny)]
+
+
+def _where(cells: list[Cell], wanted: Iterable[bool]) -> list[Cell]:
+    return [cell for cell, yes in zip(cells, wanted, strict=True) if yes]
 
 
 def _smallest_first(sizes: list[int], ranks: list[int], budget: int) -> list[int]:

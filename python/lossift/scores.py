@@ -1,6 +1,7 @@
 """The table of scores: one number per example from loss columns, and which end of it is kept.
 
-Scores are computed and ranked in float64, over all N examples at once; each costs one pass over its columns.
+Scores are computed and ranked in float64; each costs one pass over its columns, a chunk at a time, so that what it
+takes on the way stays in the cache.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lossift.reasons import Reason
+from lossift.reasons import Reason, merge_reasons
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
+
+_CHUNK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,33 @@ class Score:
     compute: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
     needs_positive_base: bool
 
-    def __call__(self, base: NDArray[Any], ref: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        """Returns the scores, float64[N], NaN where there is none, and why there is none, uint8[N].
+    def __call__(
+        self, base: NDArray[Any], ref: NDArray[Any], why: NDArray[np.uint8] | None = None, dtype: DTypeLike = np.float64
+    ) -> NDArray[Any]:
+        """Returns the scores, N of `dtype`, NaN where there is none.
 
         Parameters
         ----------
         base, ref
             Mean losses of the N examples, nats per supervised token, NaN where invalid.
+        why
+            uint8[N], if given: written to, why there is no score, where it holds no reason yet.
         """
+        scores = np.empty(len(base), dtype)
+        for first in range(0, len(base), _CHUNK_ROWS):
+            rows = slice(first, first + _CHUNK_ROWS)
+            scores[rows] = self._chunk(base[rows], ref[rows], None if why is None else why[rows])
+        return scores
+
+    def _chunk(self, base: NDArray[Any], ref: NDArray[Any], why: NDArray[np.uint8] | None) -> NDArray[np.float64]:
         base, ref = np.asarray(base, dtype=np.float64), np.asarray(ref, dtype=np.float64)
-        why = np.where(np.isfinite(base) & np.isfinite(ref), Reason.VALID, Reason.NON_FINITE_LOSS)
+        found = np.where(np.isfinite(base) & np.isfinite(ref), np.uint8(Reason.VALID), np.uint8(Reason.NON_FINITE_LOSS))
         if self.needs_positive_base:
-            why[(why == Reason.VALID) & (base <= 0)] = Reason.BASE_NOT_POSITIVE
-        with np.errstate(all="ignore"):  # rows that `why` has already set aside
-            scores = np.where(why == Reason.VALID, self.compute(base, ref), np.nan)
-        return scores, why.astype(np.uint8)
+            found[(found == Reason.VALID) & (base <= 0)] = Reason.BASE_NOT_POSITIVE
+        if why is not None:
+            merge_reasons(why, found)
+        with np.errstate(all="ignore"):  # rows that have a reason
+            return np.where(found == Reason.VALID, self.compute(base, ref), np.nan)
 
 
 SCORES = {

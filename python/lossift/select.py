@@ -6,17 +6,17 @@ Nothing here depends on row order, threads or machine: whatever is random is dec
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lossift import _native
 from lossift.budget import parse_budget
-from lossift.cells import make_cells, set_quotas
+from lossift.cells import Grid, set_quotas
 from lossift.errors import ArgumentError, LossiftError
-from lossift.reasons import Reason, merge_reasons
+from lossift.reasons import Reason, count_reasons
 from lossift.scores import SCORES
 from lossift.selection import Selection
 from lossift.table import LossTable
@@ -125,31 +125,31 @@ def select(
     names = _columns_needed(method, table, states, base, ref)
     if method != "random":
         table.check_comparable(names)
-    why_invalid = table.validity(names)
+    why_invalid = table.validity(names, threads)
     scores: NDArray[np.float64] | None = None
     clustering: Clustering | None = None
 
     if method in SCORES:
-        scores, why = SCORES[method](*(table.column(name) for name in names))
-        merge_reasons(why_invalid, why)
+        before, after = map(table.column, names)
+        scores = SCORES[method](before, after, why_invalid)
     if method == "s2l" and shape == "relative":
-        _refuse_unscalable(why_invalid, table, names)
+        table.mark_unscalable(why_invalid, names, threads)
 
-    valid = why_invalid == Reason.VALID
-    count = _check_budget(parse_budget(budget, table.n_examples), budget, why_invalid, method)
-    eligible = valid
+    count = _check_budget(parse_budget(budget, table.n_examples), budget, count_reasons(why_invalid, threads), method)
+    excluded = why_invalid
     if min_score is not None and scores is not None:
-        eligible = valid & (scores >= min_score)
-        if not eligible.any():
+        excluded = why_invalid | (scores < min_score)
+        n_eligible = table.n_examples - int(np.count_nonzero(excluded))
+        if not n_eligible:
             raise ArgumentError(f"min_score: found {min_score}, the highest score is {np.nanmax(scores):.6g}")
-        count = min(count, int(eligible.sum()))
+        count = min(count, n_eligible)
 
     if method == "s2l":
         with table.reading():
             clustering = _cluster(
-                table.stacked(names),
-                valid,
                 table,
+                names,
+                why_invalid,
                 strata if preset == "released" else None,
                 n_clusters=n_clusters,
                 n_iterations=n_iterations,
@@ -158,31 +158,33 @@ def select(
                 n_threads=threads,
                 progress=progress,
             )
-    cells, cell_of = make_cells(
-        eligible, strata, clustering.labels if clustering else None, clustering.n_clusters if clustering else 1
-    )
+    grid, sizes = _grid(clustering, strata, excluded)
+    smallest = None
     with table.reading():
-        set_quotas(cells, cell_of, table.ids, count, seed, preset)
-        rows = _native.draw(
-            cell_of, np.array([cell.quota for cell in cells], dtype=np.int64), table.ids, seed=seed, scores=scores
-        )
-    for cell, drawn in zip(cells, np.bincount(cell_of[rows], minlength=len(cells)), strict=True):
-        cell.drawn = int(drawn)
+        if sizes is None:
+            sizes, smallest = _native.census(*grid.shape, table.ids, **grid.arrays, seed=seed, n_threads=threads)
+        cells = grid.cells(sizes)
+        set_quotas(cells, smallest, count, preset)
+        quotas = np.zeros(grid.shape, dtype=np.int64)
+        for number, cell in cells.items():
+            quotas.flat[number] = cell.quota
+        rows = _native.draw(quotas, table.ids, **grid.arrays, seed=seed, sizes=sizes, scores=scores, n_threads=threads)
+    for cell in cells.values():
+        cell.drawn = cell.quota  # a draw gives every quota in full, or fails
 
     return Selection(
         table=table,
         rows=rows,
-        clusters=clustering.labels if clustering else None,
-        scores=scores.astype(np.float32) if scores is not None else None,
-        quotas=cells,
         why_invalid=why_invalid,
-        cell_of=cell_of,
+        cells=cells,
+        grid=grid,
+        strata=strata,
         columns=names,
         parameters={
             "method": method,
             "budget": budget if isinstance(budget, str) else _plain(budget),
             "seed": int(seed),
-            "by": by if isinstance(by, str) or by is None else {"labels": _digest_labels(strata)},
+            "by": by if isinstance(by, str) or by is None else {"labels": "given"},
             "states": None if method in SCORES else names,
             "base": names[0] if method in SCORES else None,
             "ref": names[1] if method in SCORES else None,
@@ -226,54 +228,66 @@ def _columns_needed(
     return found
 
 
-def _refuse_unscalable(why_invalid: NDArray[np.uint8], table: LossTable, names: list[str]) -> None:
-    """Marks the examples whose first loss can't divide the others."""
-    first = np.asarray(table.column(names[0]), dtype=np.float32)
-    with np.errstate(all="ignore"):
-        usable = first > 0
-        for name in names[1:]:
-            usable &= np.isfinite(np.asarray(table.column(name), dtype=np.float32) / first)
-    why_invalid[(why_invalid == Reason.VALID) & ~usable] = Reason.FIRST_NOT_POSITIVE
-
-
 # ----------------------------------------------------------------- clusters
 
 
 class Clustering(NamedTuple):
-    """Cluster of each example (int32[N], -1 where invalid), their number, and how each fit went."""
+    """Cluster of each example (int32[N], -1 where invalid), their sizes (int64[K]), and how each fit went.
+
+    `strata` are the names of the strata that the clusters lie in, where each stratum has clusters of its own.
+    """
 
     labels: NDArray[np.int32]
-    n_clusters: int
+    sizes: NDArray[np.int64]
     fits: list[dict[str, Any]]
+    strata: list[str] | None = None
 
 
 def _cluster(
-    columns: NDArray[Any] | list[NDArray[Any]],
-    valid: NDArray[np.bool_],
     table: LossTable,
+    names: list[str],
+    why_invalid: NDArray[np.uint8],
     strata: Stratum | None,
     *,
     progress: Progress | None,
     **options: Any,
 ) -> Clustering:
     """Clusters the trajectories: once over the pool, or (`strata`) once for each stratum."""
+    columns, valid = table.stacked(names), why_invalid == Reason.VALID
     if strata is None:
         found = _fit(columns, valid, table.ids, progress=progress, **options)
-        return Clustering(found.labels, len(found.sizes), [_describe_fit(found, None)])
+        return Clustering(found.labels, found.sizes, [_describe_fit(found, None)])
     labels = np.full(table.n_examples, -1, dtype=np.int32)
-    n_clusters, fits = 0, []
+    sizes: list[int] = []
+    fits, strata_of = [], []
     options |= {"fit": "sample", "max_fit_rows": RELEASED_FIT_ROWS * options["n_clusters"]}
     for code, name in enumerate(strata.names):
-        rows = np.flatnonzero(valid & (strata.codes == code))
+        rows = np.flatnonzero(valid & strata.members(code))
         if not len(rows):
             continue
         part = [column[rows] for column in columns] if isinstance(columns, list) else columns[rows]
         report = _in_stratum(progress, name)
         found = _fit(part, np.ones(len(rows), dtype=bool), table.ids_of(rows), progress=report, **options)
-        labels[rows] = found.labels + n_clusters
-        n_clusters += len(found.sizes)
+        labels[rows] = found.labels + len(sizes)
+        sizes += found.sizes.tolist()
+        strata_of += [name] * len(found.sizes)
         fits.append(_describe_fit(found, name))
-    return Clustering(labels, n_clusters, fits)
+    return Clustering(labels, np.array(sizes, dtype=np.int64), fits, strata_of)
+
+
+def _grid(
+    clustering: Clustering | None, strata: Stratum | None, excluded: NDArray[np.uint8]
+) -> tuple[Grid, NDArray[np.int64] | None]:
+    """Returns the grid of cells, and how many examples each holds where that is known and nothing else is needed."""
+    if clustering is None:
+        return Grid(strata=strata, excluded=excluded), None
+    # Who is invalid has no cluster.
+    grid = Grid(clusters=clustering.labels, n_clusters=len(clustering.sizes))
+    if strata is None:
+        return grid, clustering.sizes[np.newaxis]
+    if clustering.strata is None:
+        return replace(grid, strata=strata), None
+    return replace(grid, cluster_strata=clustering.strata), None
 
 
 def _fit(*arguments: Any, **options: Any) -> _native.Clustering:
@@ -344,20 +358,12 @@ def _check_use(method: str, **given: Any) -> None:
         raise ArgumentError(f"min_score: found {given['min_score']}, allowed are finite numbers")
 
 
-def _digest_labels(strata: Stratum | None) -> str:
-    """Returns what tells these labels from others, for the manifest."""
-    assert strata is not None
-    return hashlib.blake2b(strata.codes.tobytes() + repr(strata.names).encode(), digest_size=16).hexdigest()
-
-
-def _check_budget(count: int, budget: object, why_invalid: NDArray[np.uint8], method: str) -> int:
-    n_valid = int((why_invalid == Reason.VALID).sum())
+def _check_budget(count: int, budget: object, reasons: dict[Reason, int], method: str) -> int:
+    n_valid = reasons.pop(Reason.VALID, 0)
     if count <= n_valid:
         return count
-    reasons = ", ".join(
-        f"{n} {Reason(code).text}" for code, n in enumerate(np.bincount(why_invalid)) if code != Reason.VALID and n
-    )
-    raise ArgumentError(f"budget: found {budget} ({count} examples), {n_valid} are valid for {method} ({reasons})")
+    found = ", ".join(f"{n} {reason.text}" for reason, n in reasons.items())
+    raise ArgumentError(f"budget: found {budget} ({count} examples), {n_valid} are valid for {method} ({found})")
 
 
 def _plain(number: int | float) -> int | float:

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lossift.atomic import replacing
-from lossift.cells import Cell
+from lossift.cells import Cell, Grid
 from lossift.errors import ArgumentError
 from lossift.jsontext import to_json
 from lossift.pool import read_pool
-from lossift.reasons import Reason
-from lossift.scores import SCORES
+from lossift.reasons import Reason, count_reasons
+from lossift.scores import SCORES, Score
 from lossift.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lossift.pool import Pool
+    from lossift.pool import Pool, Stratum
     from lossift.table import LossTable
 
 MANIFEST_VERSION = 1
@@ -40,30 +40,28 @@ class Selection:
     ----------
     rows
         Row numbers of the chosen examples, int64, ascending.
-    clusters
-        int32[N], -1 for invalid examples; None for methods without clusters. Clusters are numbered by their
-        smallest keyed member id.
-    scores
-        float32[N], NaN for invalid examples; None for methods without scores.
-    quotas
-        Size, quota and number drawn of every cell.
     why_invalid
         uint8[N], codes of `lossift.reasons`.
+    cells
+        Size, quota and number drawn of every cell that holds examples, by its number in the grid.
+    grid
+        Which cell each example is in.
+    strata
+        Which stratum each example is in; None without `by`.
     columns
         Names of the loss columns the method read.
     parameters
-        Every parameter, as it was used.
+        Every parameter, as it was used; of labels given as `by`, the manifest has a digest.
     fits
         How each k-means went: inertia and moved labels per iteration, why it stopped.
     """
 
     table: LossTable = field(repr=False)
     rows: NDArray[np.int64]
-    clusters: NDArray[np.int32] | None = field(repr=False)
-    scores: NDArray[np.float32] | None = field(repr=False)
-    quotas: list[Cell] = field(repr=False)
     why_invalid: NDArray[np.uint8] = field(repr=False)
-    cell_of: NDArray[np.int32] = field(repr=False)
+    cells: dict[int, Cell] = field(repr=False)
+    grid: Grid = field(repr=False)
+    strata: Stratum | None = field(repr=False)
     columns: list[str]
     parameters: dict[str, Any]
     fits: list[dict[str, Any]] = field(repr=False)
@@ -77,25 +75,43 @@ class Selection:
         return self.table.ids_of(self.rows)
 
     @property
+    def clusters(self) -> NDArray[np.int32] | None:
+        """int32[N], -1 for invalid examples; None for methods without clusters.
+
+        Clusters are numbered by their smallest keyed member id.
+        """
+        return self.grid.clusters
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32] | None:
+        """float32[N], NaN for invalid examples; None for methods without scores. Calculated when asked for."""
+        if self._score is None:
+            return None
+        base, ref = map(self.table.column, self.columns)
+        return self._score(base, ref, dtype=np.float32)
+
+    @property
+    def quotas(self) -> list[Cell]:
+        """Size, quota and number drawn of every cell that holds examples."""
+        return list(self.cells.values())
+
+    @property
     def method(self) -> str:
         """The method's name; a score from a proxy's own trace is called what it is."""
         name = str(self.parameters["method"])
         proxy = name in SCORES and self.table.store is not None and self.table.store.is_trace
         return f"proxy {name}" if proxy else name
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, Any]:
         """Pool = chosen + not_chosen + the sum of invalid, always."""
-        n_invalid = int((self.why_invalid != Reason.VALID).sum())
+        reasons = count_reasons(self.why_invalid)
+        n_valid = reasons.pop(Reason.VALID, 0)
         return {
             "pool": self.table.n_examples,
             "chosen": len(self.rows),
-            "not_chosen": self.table.n_examples - len(self.rows) - n_invalid,
-            "invalid": {
-                Reason(code).text: int(n)
-                for code, n in enumerate(np.bincount(self.why_invalid))
-                if code != Reason.VALID and n
-            },
+            "not_chosen": n_valid - len(self.rows),
+            "invalid": {reason.text: n for reason, n in reasons.items()},
         }
 
     @cached_property
@@ -107,7 +123,7 @@ class Selection:
             "format_version": MANIFEST_VERSION,
             "lossift": __version__,
             "method": self.method,
-            "parameters": self.parameters,
+            "parameters": self.parameters | {"by": self._by()},
             "losses": {
                 "store": str(store.path.resolve()) if store else None,
                 "columns": self.table.digests(self.columns),
@@ -177,8 +193,8 @@ class Selection:
         }
         if self.scores is not None:
             answer["score"] = float(self.scores[row])
-        if self.cell_of[row] >= 0:
-            answer |= asdict(self.quotas[self.cell_of[row]])
+        if (number := self.grid.number_of(row)) >= 0:
+            answer |= asdict(self.cells[number])
         return answer | {"because": self._because(row, bool(chosen))}
 
     def write(
@@ -226,8 +242,24 @@ class Selection:
 
     # ---------------------------------------------------------------- inside
 
+    @property
+    def _score(self) -> Score | None:
+        return SCORES.get(self.parameters["method"])
+
+    def _by(self) -> str | dict[str, str] | None:
+        """Returns the name of the strata, or what tells labels that were given from others."""
+        by: str | None = self.parameters["by"]
+        if isinstance(by, str) or self.strata is None:
+            return by
+        digest = hashlib.blake2b(np.ascontiguousarray(self.strata.codes).data, digest_size=16)
+        digest.update(repr(self.strata.names).encode())
+        return {"labels": digest.hexdigest()}
+
     def _kept_at_or_below_zero(self) -> int | None:
-        return int((self.scores[self.rows] <= 0).sum()) if self.scores is not None else None
+        if self._score is None:
+            return None
+        base, ref = (self.table.column(name)[self.rows] for name in self.columns)
+        return int(np.count_nonzero(self._score(base, ref) <= 0))
 
     def _unused_clusters(self) -> int:
         if not self.fits or len(self.rows) >= len(self.quotas):
@@ -235,7 +267,10 @@ class Selection:
         return sum(1 for cell in self.quotas if cell.quota == 0)
 
     def _describe_clusters(self) -> str:
-        sizes = np.bincount(np.asarray(self.clusters)[np.asarray(self.clusters) >= 0])
+        members: Counter[int | None] = Counter()
+        for cell in self.quotas:
+            members[cell.cluster] += cell.size
+        sizes = np.array(list(members.values()))
         reasons = ", ".join(f"{n} x {why}" for why, n in Counter(fit["why_stopped"] for fit in self.fits).items())
         # One entry for each assignment: the centroids moved between them.
         iterations = max(len(fit["moved"]) for fit in self.fits) - 1
@@ -252,7 +287,7 @@ class Selection:
             total[0] += cell.size
             total[1] += cell.quota
             total[2] += cell.drawn
-        header = str(self.parameters["by"])
+        header = by if isinstance(by := self.parameters["by"], str) else "stratum"
         width = min(40, max(len(header), *(len(name) for name in totals)))
         lines = [f"{header:<{width}}  {'size':>10}  {'quota':>8}  {'drawn':>8}"]
         lines += [f"{name[:width]:<{width}}  {a:>10,}  {b:>8,}  {c:>8,}" for name, (a, b, c) in totals.items()]
@@ -261,9 +296,9 @@ class Selection:
     def _because(self, row: int, chosen: bool) -> str:
         if self.why_invalid[row] != Reason.VALID:
             return f"invalid: {Reason(self.why_invalid[row]).text}"
-        if self.cell_of[row] < 0:
+        if (number := self.grid.number_of(row)) < 0:
             return f"its score is below min_score {self.parameters['min_score']}"
-        cell = self.quotas[self.cell_of[row]]
+        cell = self.cells[number]
         place = ", ".join(
             f"{what} {value}"
             for what, value in (("stratum", cell.stratum), ("cluster", cell.cluster))
@@ -272,5 +307,5 @@ class Selection:
         of = f"of the {cell.size:,} examples of {place or 'the pool'}, {cell.quota:,} are chosen"
         if self.scores is None:
             return f"{of}, by keyed id; this one is {'' if chosen else 'not '}among them"
-        rank = 1 + int((self.scores[self.cell_of == self.cell_of[row]] > self.scores[row]).sum())
+        rank = 1 + int(np.count_nonzero(self.grid.members(number) & (self.scores > self.scores[row])))
         return f"{of}, the highest scores first; this one ranks {rank:,}"

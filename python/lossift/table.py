@@ -28,6 +28,8 @@ MISSING_LABEL = "(missing)"
 
 # Rows that are copied at a time where they must be: a few megabytes.
 _COPIED_ROWS = 1 << 16
+# Whole numbers that labels may be without being turned into text one by one.
+_MOST_NUMBERS = 1 << 16
 
 
 class LossTable:
@@ -226,9 +228,7 @@ class LossTable:
             raise ArgumentError(
                 f"by: found labels of shape {labels.shape}, one for each of the {self.n_examples} examples is needed"
             )
-        # Labels are compared as text: what an int, a str or a category shows is what the quota table names.
-        names, codes = np.unique(labels.astype(str), return_inverse=True)
-        return Stratum(codes=codes.astype(np.int32), names=names.tolist())
+        return _strata_of(labels)
 
     def _named_stratum(self, by: str) -> Stratum:
         if self.store is None:
@@ -278,7 +278,28 @@ def _check_ids(ids: ArrayLike, n_examples: int) -> NDArray[np.uint64]:
 
 
 def _with_missing(stratum: Stratum) -> Stratum:
-    if (stratum.codes >= 0).all():
-        return stratum
-    codes = np.where(stratum.codes < 0, len(stratum.names), stratum.codes).astype(np.int32)
-    return Stratum(codes=codes, names=[*stratum.names, MISSING_LABEL])
+    # The code of those without a label is -1, which is the last name.
+    missing = len(stratum.codes) and stratum.codes.min() < 0
+    return Stratum(stratum.codes, [*stratum.names, MISSING_LABEL]) if missing else stratum
+
+
+def _strata_of(labels: NDArray[Any]) -> Stratum:
+    """Returns the strata that labels make; they are compared as text: what one shows is what the quota table names."""
+    whole = labels.dtype.kind in "iub"
+    least, span = (int(labels.min()), 1 + int(labels.max()) - int(labels.min())) if whole else (0, 0)
+    if not 0 < span <= _MOST_NUMBERS or abs(least) > _MOST_NUMBERS:
+        names, inverse = np.unique(labels.astype(str), return_inverse=True)
+        return Stratum(codes=inverse.astype(np.int32), names=names.tolist())
+    # Small whole numbers are looked up, some rows at a time: turning each of them into text takes most of a minute.
+    chunks = [slice(first, first + _COPIED_ROWS) for first in range(0, len(labels), _COPIED_ROWS)]
+    seen = np.zeros(span, dtype=bool)
+    for rows in chunks:
+        seen[labels[rows].astype(np.int64) - least] = True
+    numbers = np.flatnonzero(seen)
+    names, order = np.unique((numbers + least).astype(labels.dtype).astype(str), return_inverse=True)
+    code_of = np.zeros(span, dtype=np.int32)
+    code_of[numbers] = order
+    codes: NDArray[np.int32] = np.empty(len(labels), dtype=np.int32)
+    for rows in chunks:
+        codes[rows] = code_of[labels[rows].astype(np.int64) - least]
+    return Stratum(codes=codes, names=names.tolist())

@@ -26,13 +26,19 @@ class Stratum:
     Attributes
     ----------
     codes : int32[N]
-        Index into `names`; -1 where the row has no value.
+        Index into `names`; -1 where the row has no value. Whoever wants these in a stratum of their own appends its
+        name, which -1 then means as it does everywhere in Python.
     names : list of str
         Sorted.
     """
 
     codes: np.ndarray[Any, np.dtype[np.int32]]
     names: list[str]
+
+    def members(self, code: int) -> np.ndarray:
+        """Which rows are in a stratum: bool[N]. Those of -1 are in the last one, if any is to be theirs."""
+        last = code == len(self.names) - 1
+        return np.isin(self.codes, [code, -1]) if last else np.asarray(self.codes == code)
 
     def part(self, rows: np.ndarray) -> Stratum:
         """The stratum of some of the rows, with only the names that occur there."""

@@ -92,6 +92,9 @@ pub enum Error {
         /// The largest magnitude allowed.
         most: f32,
     },
+
+    /// Nothing that says which examples there are.
+    NoCells,
     /// A budget beyond what there is.
     Budget {
         /// The budget.
@@ -191,6 +194,9 @@ impl fmt::Display for Error {
                     f,
                     "columns: found {value:e} in row {row}, state {state}, allowed are magnitudes up to {most:e}"
                 )
+            }
+            Self::NoCells => {
+                write!(f, "cells: found neither clusters nor strata nor excluded, need one of them")
             }
             Self::Budget { budget, available } => {
                 write!(f, "budget: found {budget}, allowed are 0 to {available}, the sum of the sizes")

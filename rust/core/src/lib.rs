@@ -20,9 +20,11 @@
 
 #![deny(unsafe_code)]
 
+pub mod cells;
 pub mod columns;
 pub mod draw;
 pub mod error;
+pub mod fences;
 pub mod ids;
 pub mod interrupt;
 #[allow(unsafe_code, reason = "vector instructions; every other module is safe code")]

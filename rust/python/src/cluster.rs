@@ -221,7 +221,7 @@ impl<'py> Arrays<'py> {
     }
 
     /// The arrays' memory, to be guarded.
-    fn reads(&self) -> Vec<door::Read> {
+    pub fn reads(&self) -> Vec<door::Read> {
         fn all<E: Element>(arrays: &[PyReadonlyArray<'_, E, Ix1>]) -> Vec<door::Read> {
             let named = |(index, array)| door::read(format!("columns[{index}]"), array);
             arrays.iter().enumerate().map(named).collect()

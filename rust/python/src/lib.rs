@@ -23,7 +23,7 @@ mod _native {
     #[pymodule_export]
     use super::door::LostFileError;
     #[pymodule_export]
-    use super::draw::{draw, smallest_keys};
+    use super::draw::{census, draw};
     #[pymodule_export]
     use super::keys::keys;
     #[pymodule_export]

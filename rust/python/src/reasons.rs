@@ -30,9 +30,11 @@ pub fn merge_reasons(
     let others = others.try_iter()?.enumerate();
     let others = others.map(|(index, other)| door::array::<u8, Ix1>(&name(index), &other?));
     let others: Vec<PyReadonlyArray<u8, Ix1>> = others.collect::<PyResult<_>>()?;
+    let reads: Vec<door::Read> =
+        others.iter().enumerate().map(|(index, other)| door::read(name(index), other)).collect();
     let others: Vec<&[u8]> = others.iter().map(|other| other.as_slice()).collect::<Result<_, _>>()?;
     let (why, n_threads) = (why.as_slice_mut()?, door::n_threads(n_threads)?);
-    door::run(py, None, |mut watch| reasons::merge(why, &others, n_threads, &mut watch))
+    door::run(py, None, &reads, |mut watch| reasons::merge(why, &others, n_threads, &mut watch))
 }
 
 /// Writes `reason` into `why`, in place, where it has none and the losses break a rule.
@@ -72,13 +74,16 @@ pub fn mark_reasons<'py>(
     let states = door::array::<i64, Ix1>("states", states)?;
     // A negative number is beyond any, and refused as such.
     let states: Vec<usize> = states.as_slice()?.iter().map(|&state| state as usize).collect();
+    let arrays = Arrays::new(columns)?;
+    let reads = arrays.reads();
     let task = Marking {
+        reads: &reads,
         why: why.as_slice_mut()?,
         states: &states,
         how: (rule, door::number("reason", reason, 1)?),
         n_threads: door::n_threads(n_threads)?,
     };
-    match &Arrays::new(columns)? {
+    match &arrays {
         Arrays::Columns32(arrays) => task.run(py, slices(arrays)?),
         Arrays::Columns64(arrays) => task.run(py, slices(arrays)?),
         Arrays::Rows32(array) => {
@@ -92,6 +97,7 @@ pub fn mark_reasons<'py>(
 
 /// What `mark_reasons` does, whatever the losses are.
 struct Marking<'a> {
+    reads: &'a [door::Read],
     why: &'a mut [u8],
     states: &'a [usize],
     how: (Rule, u8),
@@ -100,8 +106,8 @@ struct Marking<'a> {
 
 impl Marking<'_> {
     fn run<E: Element>(self, py: Python<'_>, layout: Layout<'_, E>) -> PyResult<()> {
-        let Self { why, states, how, n_threads } = self;
-        door::run(py, None, move |mut watch| {
+        let Self { reads, why, states, how, n_threads } = self;
+        door::run(py, None, reads, move |mut watch| {
             reasons::mark(why, (&layout, states), how, n_threads, &mut watch)
         })
     }
@@ -123,7 +129,8 @@ pub fn count_reasons<'py>(
     n_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let why = door::array::<u8, Ix1>("why", why)?;
+    let reads = [door::read("why", &why)];
     let (why, n_threads) = (why.as_slice()?, door::n_threads(n_threads)?);
-    let counts = door::run(py, None, |mut watch| reasons::count(why, n_threads, &mut watch))?;
+    let counts = door::run(py, None, &reads, |mut watch| reasons::count(why, n_threads, &mut watch))?;
     Ok(PyArray1::from_slice(py, &counts))
 }
