@@ -22,6 +22,7 @@
 
 pub mod columns;
 pub mod draw;
+pub mod element;
 pub mod error;
 pub mod ids;
 pub mod interrupt;
@@ -33,3 +34,4 @@ pub mod quota;
 pub mod rng;
 pub mod shape;
 pub mod smallest;
+pub mod tile;
