@@ -3,13 +3,15 @@
 //! A plain, threadless program, so that an emulator can run it too: equal digests from two machines say that
 //! clusterings, quotas and draws are the same bits on both. `cargo run --release -p lossift-core --example fingerprint`
 
+use lossift_core::cells::Cells;
 use lossift_core::columns::{Columns, Layout};
-use lossift_core::draw::{Draw, smallest_keys};
+use lossift_core::draw::Draw;
+use lossift_core::ids::Ids;
 use lossift_core::interrupt::Watch;
 use lossift_core::kernels::{Backend, Kernel};
-use lossift_core::kmeans::{Parameters, cluster};
+use lossift_core::kmeans::{Fit, Init, Parameters, cluster};
 use lossift_core::quota::smallest_first;
-use lossift_core::rng::Keys;
+use lossift_core::rng::{Keys, TIE};
 use lossift_core::shape::{Shape, Trajectories};
 use std::ops::ControlFlow;
 
@@ -41,13 +43,7 @@ fn columns(n: usize, t: usize) -> Vec<Vec<f32>> {
 }
 
 /// Clusters, gives each cluster its quota of a tenth, draws; adds all of it to the digest.
-fn select(
-    kernel: Kernel,
-    [n, t, k]: [usize; 3],
-    shape: Shape,
-    max_fit_rows: Option<usize>,
-    digest: &mut Digest,
-) {
+fn select(kernel: Kernel, [n, t, k]: [usize; 3], shape: Shape, fit: Fit, digest: &mut Digest) {
     let columns = columns(n, t);
     let valid: Vec<bool> = (0..n).map(|row| row % 7 != 3).collect();
     let ids: Vec<u64> = (0..n as u64).map(|row| row * row + 5).collect();
@@ -58,21 +54,26 @@ fn select(
         n_clusters: k,
         n_iterations: 12,
         seed: 7,
-        max_fit_rows,
+        init: Init::PlusPlus,
+        fit,
+        n_restarts: 1,
+        tolerance: 0.0,
         n_threads: 1,
         pruning: None,
         kernel,
     };
-    let found = cluster(&data, &ids, parameters, Watch::new(&mut go_on)).expect("a clustering");
+    let ids = Ids::Given(&ids);
+    let found = cluster(data, ids, parameters, Watch::new(&mut go_on)).expect("a clustering");
     digest.add(found.labels.iter().map(|label| label.to_le_bytes()));
     digest.add(found.centroids.iter().map(|x| x.to_bits().to_le_bytes()));
     digest.add(found.record.steps.iter().map(|step| step.inertia.to_bits().to_le_bytes()));
     digest.add(found.record.steps.iter().map(|step| (step.moved as u64).to_le_bytes()));
 
-    let ranks = smallest_keys(&found.labels, found.sizes.len(), &ids, 7).expect("ranks");
-    let quotas = smallest_first(&found.sizes, &ranks, n as i64 / 10).expect("quotas");
-    let draw = Draw { cells: &found.labels, quotas: &quotas, ids: &ids, scores: None, seed: 7 };
-    let rows = draw.rows(&mut Watch::new(&mut go_on)).expect("a draw");
+    let cells = Cells::of_clusters(&found.labels, found.sizes.len());
+    let census = cells.census(ids, Keys::new(7, TIE), 1, &mut Watch::new(&mut go_on)).expect("a census");
+    let quotas = smallest_first(&census.sizes, &census.smallest, n as i64 / 10).expect("quotas");
+    let draw = Draw { cells, quotas: &quotas, sizes: None, ids, scores: None, seed: 7 };
+    let rows = draw.rows(1, &mut Watch::new(&mut go_on)).expect("a draw");
     digest.add(rows.iter().map(|row| row.to_le_bytes()));
 }
 
@@ -82,9 +83,10 @@ fn main() {
         let mut digest = Digest(0xcbf2_9ce4_8422_2325);
         for sizes in SIZES {
             for shape in Shape::ALL {
-                select(kernel, sizes, shape, None, &mut digest);
+                select(kernel, sizes, shape, Fit::Full, &mut digest);
             }
-            select(kernel, sizes, Shape::Raw, Some(600), &mut digest);
+            select(kernel, sizes, Shape::Raw, Fit::Sample(Some(600)), &mut digest);
+            select(kernel, sizes, Shape::Raw, Fit::MiniBatch, &mut digest);
         }
         println!("{} {:016x}", backend.name(), digest.0);
     }

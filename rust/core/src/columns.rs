@@ -1,43 +1,21 @@
 //! Borrowed losses: T states of N examples, and which examples are valid. The only way to the kernels.
 //!
-//! Enters: either T slices of N values (one per state, as they lie in memory-mapped columns) or one row-major
-//! slice of N x T. Leaves: *tiles* of [`LANES`] examples, `[state][lane]` in float32, where the kernels work.
+//! Enters: T slices of N values (one per state, as they lie in memory-mapped columns), one row-major slice of N x T, or
+//! T slices with a stride (views of either); in float32, float64, float16 or bfloat16. Leaves: *tiles* of [`LANES`]
+//! examples, `[state][lane]` in float32, where the kernels work. Nothing is copied and nothing converted but on the
+//! way into a tile: see [`crate::tile`] for how that goes and what it costs, [`crate::element`] for the types.
 //!
-//! Cost of a tile: from columns, T loads of sixteen neighbours, no transpose; from rows, 16 T strided reads, which
-//! is a seventh of the arithmetic that a hundred centroids then do. A float64 value is rounded to float32 here,
-//! once. Invalid examples never reach a tile: tiles are filled with the valid rows only, and where sixteen valid
-//! rows are neighbours (nearly always) they are copied as one run.
+//! Invalid examples never reach a tile: tiles are filled with the valid rows only. Where all rows of a stretch are
+//! valid (nearly always) they are loaded as a range, else as a list of row numbers.
 
+pub use crate::element::Element;
 use crate::error::{Error, Result};
+pub use crate::tile::Strided;
+use crate::tile::{States, Values};
+use std::ops::Range;
 
 /// Examples in a tile: one AVX-512 register of float32, two of AVX2, four of NEON.
 pub const LANES: usize = 16;
-
-/// A number type that losses come in. Another one joins by saying how it becomes a float32.
-pub trait Element: Copy + Send + Sync {
-    /// The value rounded to float32.
-    fn to_f32(self) -> f32;
-    /// This layout under the name of its type.
-    fn wrap(layout: Layout<'_, Self>) -> Values<'_>;
-}
-
-impl Element for f32 {
-    fn to_f32(self) -> f32 {
-        self
-    }
-    fn wrap(layout: Layout<'_, Self>) -> Values<'_> {
-        Values::F32(layout)
-    }
-}
-
-impl Element for f64 {
-    fn to_f32(self) -> f32 {
-        self as f32
-    }
-    fn wrap(layout: Layout<'_, Self>) -> Values<'_> {
-        Values::F64(layout)
-    }
-}
 
 /// How N examples x T states lie in memory.
 #[derive(Debug, Clone)]
@@ -51,22 +29,23 @@ pub enum Layout<'a, E> {
         /// T.
         n_states: usize,
     },
-}
-
-/// A layout of one of the known number types.
-#[derive(Debug, Clone)]
-pub enum Values<'a> {
-    /// float32.
-    F32(Layout<'a, f32>),
-    /// float64, rounded to float32 as it is loaded.
-    F64(Layout<'a, f64>),
+    /// T slices, of which every so-manieth value is an example's: views of columns or of rows. States that lie side by
+    /// side are found out and loaded together.
+    Strided {
+        /// T slices that begin at the first example's value and reach at least to the last one's.
+        states: Vec<Strided<'a, E>>,
+        /// N.
+        n_examples: usize,
+    },
 }
 
 /// N examples' losses under T states, and which of the examples are valid.
 #[derive(Debug, Clone)]
 pub struct Columns<'a> {
     values: Values<'a>,
-    valid: &'a [bool],
+    /// None: all of them.
+    valid: Option<&'a [bool]>,
+    n_examples: usize,
     n_states: usize,
     n_valid: usize,
 }
@@ -77,39 +56,75 @@ impl<'a> Columns<'a> {
     /// # Errors
     /// No state, or slices of unequal length.
     pub fn new<E: Element>(layout: Layout<'a, E>, valid: &'a [bool]) -> Result<Self> {
-        let n_states = match &layout {
-            Layout::Columns(columns) => columns.len(),
-            Layout::Rows { n_states, .. } => *n_states,
+        let mut columns = Self::checked(layout, Some((valid.len(), "valid")))?;
+        columns.n_valid = valid.iter().filter(|&&valid| valid).count();
+        columns.valid = Some(valid);
+        Ok(columns)
+    }
+
+    /// Columns over a layout whose N examples are all valid.
+    ///
+    /// # Errors
+    /// No state, or slices of unequal length.
+    pub fn all_valid<E: Element>(layout: Layout<'a, E>) -> Result<Self> {
+        Self::checked(layout, None)
+    }
+
+    /// Columns of `n_examples` and whose number that is, or of as many as the layout has; all of them valid.
+    fn checked<E: Element>(layout: Layout<'a, E>, expected: Option<(usize, &'static str)>) -> Result<Self> {
+        let (states, n_examples) = match layout {
+            Layout::Columns(columns) => {
+                let (expected, of) =
+                    expected.unwrap_or((columns.first().map_or(0, |c| c.len()), "columns[0]"));
+                if let Some(column) = columns.iter().find(|column| column.len() != expected) {
+                    return Err(Error::Length { argument: "columns", found: column.len(), expected, of });
+                }
+                (columns.into_iter().map(|values| Strided { values, stride: 1 }).collect(), expected)
+            }
+            Layout::Rows { n_states: 0, .. } => return Err(Error::NoStates),
+            Layout::Rows { values, n_states } => {
+                let n_examples = expected.map_or(values.len() / n_states, |(n_examples, _)| n_examples);
+                if values.len() != n_examples * n_states {
+                    return Err(Error::Length {
+                        argument: "columns",
+                        found: values.len(),
+                        expected: n_examples * n_states,
+                        of: "valid times states",
+                    });
+                }
+                let state = |state| Strided { values: values.get(state..).unwrap_or(&[]), stride: n_states };
+                ((0..n_states).map(state).collect::<Vec<_>>(), n_examples)
+            }
+            Layout::Strided { states, n_examples } => {
+                if let Some((expected, of)) = expected.filter(|(expected, _)| *expected != n_examples) {
+                    return Err(Error::Length { argument: "columns", found: n_examples, expected, of });
+                }
+                for &Strided { values, stride } in &states {
+                    let least = if n_examples == 0 { 0 } else { (n_examples - 1) * stride + 1 };
+                    if values.len() < least || stride == 0 {
+                        return Err(Error::Stride { found: values.len(), stride, n_examples });
+                    }
+                }
+                (states, n_examples)
+            }
         };
-        if n_states == 0 {
+        if states.is_empty() {
             return Err(Error::NoStates);
         }
-        let lengths = match &layout {
-            Layout::Columns(columns) => columns.iter().map(|column| column.len()).collect(),
-            Layout::Rows { values, .. } if values.len() % n_states == 0 => vec![values.len() / n_states],
-            Layout::Rows { values, .. } => {
-                let expected = valid.len() * n_states;
-                return Err(Error::Length {
-                    argument: "columns",
-                    found: values.len(),
-                    expected,
-                    of: "valid times states",
-                });
-            }
-        };
-        for found in lengths {
-            if found != valid.len() {
-                return Err(Error::Length { argument: "columns", found, expected: valid.len(), of: "valid" });
-            }
-        }
-        let n_valid = valid.iter().filter(|&&valid| valid).count();
-        Ok(Self { values: E::wrap(layout), valid, n_states, n_valid })
+        let n_states = states.len();
+        Ok(Self {
+            values: E::wrap(States::new(&states)),
+            valid: None,
+            n_examples,
+            n_states,
+            n_valid: n_examples,
+        })
     }
 
     /// N, valid or not.
     #[must_use]
     pub fn n_examples(&self) -> usize {
-        self.valid.len()
+        self.n_examples
     }
 
     /// T.
@@ -124,10 +139,35 @@ impl<'a> Columns<'a> {
         self.n_valid
     }
 
-    /// Which examples are valid.
+    /// Which examples are valid; None: all of them.
     #[must_use]
-    pub fn valid(&self) -> &'a [bool] {
+    pub fn valid(&self) -> Option<&'a [bool]> {
         self.valid
+    }
+
+    /// Whether an example is valid.
+    ///
+    /// # Panics
+    /// A row number beyond N.
+    #[must_use]
+    pub fn is_valid(&self, row: usize) -> bool {
+        self.valid.is_none_or(|valid| valid[row])
+    }
+
+    /// Whether all examples of a range are valid.
+    ///
+    /// # Panics
+    /// A range beyond N.
+    #[must_use]
+    pub fn are_valid(&self, rows: Range<usize>) -> bool {
+        // Without a way out in the middle, so that the compiler compares many at a time.
+        self.valid.is_none_or(|valid| valid[rows].iter().fold(true, |all, &valid| all & valid))
+    }
+
+    /// The row numbers of a range that are valid, ascending.
+    pub fn valid_rows(&self, rows: Range<usize>) -> impl Iterator<Item = usize> + use<'a> {
+        let valid = self.valid;
+        rows.filter(move |&row| valid.is_none_or(|valid| valid[row]))
     }
 
     /// Fills `tile` (`[state][lane]`, T x 16) with up to sixteen rows; lanes beyond them are zero.
@@ -135,11 +175,16 @@ impl<'a> Columns<'a> {
     /// # Panics
     /// A row number beyond N, more than sixteen rows, or a tile of another size.
     pub fn load_tile(&self, rows: &[usize], tile: &mut [f32]) {
-        assert!(rows.len() <= LANES && tile.len() == self.n_states * LANES);
-        match &self.values {
-            Values::F32(layout) => layout.load_tile(rows, tile),
-            Values::F64(layout) => layout.load_tile(rows, tile),
-        }
+        self.values.load_rows(rows, tile);
+    }
+
+    /// Fills `tiles` (`[tile][state][lane]`, one for every sixteen rows) with a range of rows; lanes beyond them are
+    /// zero. The faster way, the more so the longer the range: 512 rows are a good one.
+    ///
+    /// # Panics
+    /// A range beyond N, or tiles of another size.
+    pub fn load_range(&self, rows: Range<usize>, tiles: &mut [f32]) {
+        self.values.load_range(rows, tiles);
     }
 
     /// The given rows copied into T owned columns of float32: what a fit on part of the rows works on.
@@ -157,82 +202,33 @@ impl<'a> Columns<'a> {
     }
 }
 
-impl<E: Element> Layout<'_, E> {
-    fn load_tile(&self, rows: &[usize], tile: &mut [f32]) {
-        let neighbours =
-            rows.len() == LANES && rows[LANES - 1].wrapping_sub(rows[0]) == LANES - 1 && rows.is_sorted();
-        if rows.len() < LANES {
-            tile.fill(0.0);
-        }
-        match self {
-            Self::Columns(columns) if neighbours => {
-                for (column, lanes) in columns.iter().zip(tile.chunks_exact_mut(LANES)) {
-                    for (lane, value) in lanes.iter_mut().zip(&column[rows[0]..rows[0] + LANES]) {
-                        *lane = value.to_f32();
-                    }
-                }
-            }
-            Self::Columns(columns) => {
-                for (column, lanes) in columns.iter().zip(tile.chunks_exact_mut(LANES)) {
-                    for (lane, &row) in lanes.iter_mut().zip(rows) {
-                        *lane = column[row].to_f32();
-                    }
-                }
-            }
-            Self::Rows { values, n_states } => {
-                for (lane, &row) in rows.iter().enumerate() {
-                    let trajectory = &values[row * n_states..(row + 1) * n_states];
-                    for (lanes, value) in tile.chunks_exact_mut(LANES).zip(trajectory) {
-                        lanes[lane] = value.to_f32();
-                    }
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Value of example `row` under state `state`, distinct for all of both.
-    fn value(row: usize, state: usize) -> f32 {
-        (row * 10 + state) as f32
+    #[test]
+    fn gathered_rows_are_columns() {
+        let columns: Vec<Vec<f32>> = (0..3).map(|s| (0..50).map(|r| (r * 10 + s) as f32).collect()).collect();
+        let all = Columns::all_valid(Layout::Columns(columns.iter().map(Vec::as_slice).collect())).unwrap();
+        let rows: Vec<usize> = (0..40).map(|i| (i * 7) % 50).collect();
+        for (gathered, column) in all.gather(&rows).iter().zip(&columns) {
+            assert_eq!(*gathered, rows.iter().map(|&row| column[row]).collect::<Vec<_>>());
+        }
     }
 
     #[test]
-    fn every_layout_and_type_loads_the_same_tile() {
-        let (n, t) = (50, 3);
-        let columns32: Vec<Vec<f32>> = (0..t).map(|s| (0..n).map(|r| value(r, s)).collect()).collect();
-        let columns64: Vec<Vec<f64>> =
-            columns32.iter().map(|c| c.iter().map(|&v| f64::from(v)).collect()).collect();
-        let rows32: Vec<f32> = (0..n).flat_map(|r| (0..t).map(move |s| value(r, s))).collect();
-        let rows64: Vec<f64> = rows32.iter().map(|&v| f64::from(v)).collect();
-        let valid = vec![true; n];
-        let all = [
-            Columns::new(Layout::Columns(columns32.iter().map(Vec::as_slice).collect()), &valid).unwrap(),
-            Columns::new(Layout::Columns(columns64.iter().map(Vec::as_slice).collect()), &valid).unwrap(),
-            Columns::new(Layout::Rows { values: &rows32, n_states: t }, &valid).unwrap(),
-            Columns::new(Layout::Rows { values: &rows64, n_states: t }, &valid).unwrap(),
-        ];
-        let neighbours: Vec<usize> = (5..21).collect();
-        let scattered: Vec<usize> = (0..16).map(|i| (i * 7) % 50).collect();
-        for rows in [&neighbours[..], &scattered[..], &[3, 49, 0], &[]] {
-            for columns in &all {
-                let mut tile = vec![f32::NAN; t * LANES];
-                columns.load_tile(rows, &mut tile);
-                for state in 0..t {
-                    for lane in 0..LANES {
-                        let expected = rows.get(lane).map_or(0.0, |&row| value(row, state));
-                        assert_eq!(tile[state * LANES + lane], expected);
-                    }
-                }
-                let gathered = columns.gather(rows);
-                for (state, column) in gathered.iter().enumerate() {
-                    assert_eq!(*column, rows.iter().map(|&row| value(row, state)).collect::<Vec<_>>());
-                }
-            }
-        }
+    fn a_mask_says_which_rows_are_valid() {
+        let column = [0.0_f32; 100];
+        let valid: Vec<bool> = (0..100).map(|row| row % 10 != 3).collect();
+        let some = Columns::new(Layout::Columns(vec![&column[..]]), &valid).unwrap();
+        let all = Columns::all_valid(Layout::Columns(vec![&column[..]])).unwrap();
+        assert_eq!((some.n_valid(), all.n_valid()), (90, 100));
+        assert_eq!(some.valid_rows(2..15).collect::<Vec<_>>(), [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14]);
+        assert!(all.valid_rows(2..15).eq(2..15));
+        assert!(
+            some.are_valid(4..13) && !some.are_valid(4..14) && some.are_valid(3..3) && all.are_valid(0..100)
+        );
+        assert!(!some.is_valid(93) && some.is_valid(94) && all.is_valid(93));
     }
 
     #[test]
@@ -242,5 +238,20 @@ mod tests {
         assert_eq!(error.to_string(), "columns: found 5 elements, need 4, as many as valid");
         assert!(Columns::new(Layout::Columns::<f32>(vec![]), &[true; 4]).is_err());
         assert!(Columns::new(Layout::Rows { values: &b, n_states: 2 }, &[true; 2]).is_err());
+        assert!(Columns::all_valid(Layout::Rows { values: &b, n_states: 2 }).is_err());
+        assert!(Columns::all_valid(Layout::Rows { values: &b, n_states: 0 }).is_err());
+        let error = Columns::all_valid(Layout::Columns(vec![&a, &b[..]])).unwrap_err();
+        assert_eq!(error.to_string(), "columns: found 5 elements, need 4, as many as columns[0]");
+        let strided = |stride, n_examples| {
+            let states = vec![Strided { values: &b[..], stride }];
+            Columns::all_valid(Layout::Strided { states, n_examples }).map(|columns| columns.n_examples())
+        };
+        assert_eq!(
+            (strided(2, 3), strided(4, 2), strided(9, 1), strided(1, 0)),
+            (Ok(3), Ok(2), Ok(1), Ok(0))
+        );
+        assert!(strided(2, 4).is_err() && strided(0, 1).is_err());
+        let message = strided(3, 3).unwrap_err().to_string();
+        assert_eq!(message, "columns: found 5 elements with a stride of 3, too few for 3 examples");
     }
 }

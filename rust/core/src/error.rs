@@ -45,6 +45,15 @@ pub enum Error {
         /// The names allowed, with commas between them.
         allowed: String,
     },
+    /// A state whose slice doesn't reach to its last example, or that doesn't get on from one to the next.
+    Stride {
+        /// The slice's length.
+        found: usize,
+        /// Its stride.
+        stride: usize,
+        /// How many examples there are.
+        n_examples: usize,
+    },
     /// No state at all.
     NoStates,
     /// Nothing to cluster.
@@ -173,6 +182,12 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "init: found {value:e} at index {index}, allowed are finite numbers of magnitudes up to {most:e}"
+                )
+            }
+            Self::Stride { found, stride, n_examples } => {
+                write!(
+                    f,
+                    "columns: found {found} elements with a stride of {stride}, too few for {n_examples} examples"
                 )
             }
             Self::NoStates => write!(f, "columns: found no state, need at least one"),

@@ -23,6 +23,7 @@
 pub mod cells;
 pub mod columns;
 pub mod draw;
+pub mod element;
 pub mod error;
 pub mod fences;
 pub mod ids;
@@ -38,3 +39,4 @@ pub mod reasons;
 pub mod rng;
 pub mod shape;
 pub mod smallest;
+pub mod tile;

@@ -5,7 +5,7 @@
 //! and then the next stretch, and makes nothing but the bytes. Cost: reading. Losses are nearly always finite, so
 //! they are looked at a block at a time, and one by one only in a block where something is wrong.
 
-use crate::columns::{Element, Layout};
+use crate::columns::{Columns, LANES};
 use crate::error::{Error, Result};
 use crate::interrupt::Watch;
 use crate::parallel::Team;
@@ -60,67 +60,54 @@ impl Rule {
 /// Unequal lengths, an interrupt.
 pub fn merge(why: &mut [u8], others: &[&[u8]], n_threads: usize, watch: &mut Watch) -> Result<()> {
     check_lengths(others.iter().map(|other| other.len()), "others", why.len())?;
-    sweep(why, others.len(), n_threads, watch, |first, why| {
-        for other in others {
-            for (why, &other) in why.iter_mut().zip(&other[first..]) {
-                *why = if *why == 0 { other } else { *why };
+    sweep(
+        why,
+        others.len(),
+        n_threads,
+        watch,
+        || (),
+        |(), first, why| {
+            for other in others {
+                for (why, &other) in why.iter_mut().zip(&other[first..]) {
+                    *why = if *why == 0 { other } else { *why };
+                }
             }
-        }
-    })
+        },
+    )
 }
 
-/// Writes `reason` into `why` (N) where it has none and the losses of `states` (numbers of the layout's states) break
-/// the rule.
+/// Writes `reason` into `why` (N) where it has none and the losses of `states` (numbers of the columns' states) break the
+/// rule, whether an example is marked valid or not.
 ///
 /// # Errors
 /// Unequal lengths, a state that there isn't, an interrupt.
-pub fn mark<E: Element>(
+pub fn mark(
     why: &mut [u8],
-    (layout, states): (&Layout<E>, &[usize]),
+    (columns, states): (&Columns, &[usize]),
     (rule, reason): (Rule, u8),
     n_threads: usize,
     watch: &mut Watch,
 ) -> Result<()> {
-    let n_states = match layout {
-        Layout::Columns(columns) => {
-            check_lengths(columns.iter().map(|column| column.len()), "columns", why.len())?;
-            columns.len()
-        }
-        Layout::Rows { values, n_states } => {
-            check_lengths(std::iter::once(values.len()), "columns", why.len() * n_states)?;
-            *n_states
-        }
-    };
+    check_lengths(std::iter::once(columns.n_examples()), "columns", why.len())?;
+    let n_states = columns.n_states();
     if let Some(index) = states.iter().position(|state| *state >= n_states) {
         let (found, most) = (states[index] as i128, n_states as i128 - 1);
         return Err(Error::Element { argument: "states", index, found, least: 0, most });
     }
-    let whole = states.len() == n_states && states.iter().copied().eq(0..n_states);
-    sweep(why, n_states, n_threads, watch, |first, why| match layout {
-        Layout::Columns(columns) if rule == Rule::NonFinite => {
-            for state in states {
-                for (why, losses) in
-                    why.chunks_mut(BLOCK_VALUES).zip(columns[*state][first..].chunks(BLOCK_VALUES))
-                {
-                    // The last block of losses may reach beyond the part.
-                    if !all_finite(&losses[..why.len()]) {
-                        put(why, reason, losses.iter().map(|x| !x.to_f32().is_finite()));
-                    }
+    let block_rows = (BLOCK_VALUES / n_states).next_multiple_of(LANES);
+    sweep(why, n_states, n_threads, watch, Vec::new, |tiles, mut first, why| {
+        for why in why.chunks_mut(block_rows) {
+            tiles.resize(why.len().div_ceil(LANES) * n_states * LANES, 0.0);
+            columns.load_range(first..first + why.len(), tiles);
+            first += why.len();
+            for (why, tile) in why.chunks_mut(LANES).zip(tiles.chunks_exact(n_states * LANES)) {
+                if rule == Rule::NonFinite && all_finite(tile) {
+                    continue;
                 }
-            }
-        }
-        Layout::Columns(columns) => {
-            let losses = |row: usize| states.iter().map(move |state| columns[*state][row].to_f32());
-            put(why, reason, (first..).map(|row| rule.is_broken(losses(row))));
-        }
-        Layout::Rows { values, n_states } => {
-            let block_rows = (BLOCK_VALUES / n_states).max(1);
-            let blocks = values[first * n_states..].chunks(block_rows * n_states);
-            for (why, losses) in why.chunks_mut(block_rows).zip(blocks) {
-                let losses = &losses[..why.len() * n_states];
-                if rule != Rule::NonFinite || !whole || !all_finite(losses) {
-                    let of = |row: &[E]| rule.is_broken(states.iter().map(|state| row[*state].to_f32()));
-                    put(why, reason, losses.chunks(*n_states).map(of));
+                for (lane, why) in why.iter_mut().enumerate().filter(|(_, why)| **why == 0) {
+                    if rule.is_broken(states.iter().map(|state| tile[state * LANES + lane])) {
+                        *why = reason;
+                    }
                 }
             }
         }
@@ -163,16 +150,17 @@ fn team(n: usize, n_threads: usize) -> Result<Team> {
     Team::new(n_threads.min(n.div_ceil(PART_ROWS).max(1)))
 }
 
-/// Shows `why` to `visit` in parts, each with the number of its first row, on all threads.
-fn sweep(
+/// Shows `why` to `visit` in parts, each with its worker's memory and the number of its first row, on all threads.
+fn sweep<S: Send>(
     why: &mut [u8],
     n_columns: usize,
     n_threads: usize,
     watch: &mut Watch,
-    visit: impl Fn(usize, &mut [u8]) + Sync,
+    make: impl Fn() -> S,
+    visit: impl Fn(&mut S, usize, &mut [u8]) + Sync,
 ) -> Result<()> {
     let team = team(why.len(), n_threads)?;
-    let mut workers = team.workers(|| ());
+    let mut workers = team.workers(make);
     let batch_rows = (BATCH_VALUES / n_columns.max(1)).max(PART_ROWS);
     watch.begin("checking", why.len())?;
     let mut first = 0;
@@ -183,7 +171,7 @@ fn sweep(
             .enumerate()
             .map(|(part, why)| (first + part * PART_ROWS, why))
             .collect();
-        team.each(&mut workers, parts, |(), (first, why)| visit(first, why));
+        team.each(&mut workers, parts, |memory, (first, why)| visit(memory, first, why));
         watch.advance(n_rows)?;
         first += n_rows;
     }
@@ -191,19 +179,14 @@ fn sweep(
 }
 
 /// Written without an early exit, so that it is done with vectors.
-fn all_finite<E: Element>(losses: &[E]) -> bool {
-    losses.iter().fold(true, |all, x| all & x.to_f32().is_finite())
-}
-
-fn put(why: &mut [u8], reason: u8, broken: impl Iterator<Item = bool>) {
-    for (why, broken) in why.iter_mut().zip(broken) {
-        *why = if broken && *why == 0 { reason } else { *why };
-    }
+fn all_finite(losses: &[f32]) -> bool {
+    losses.iter().fold(true, |all, x| all & x.is_finite())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::columns::Layout;
     use proptest::prelude::*;
     use std::ops::ControlFlow;
 
@@ -249,10 +232,12 @@ mod tests {
                 why
             };
             let how = (rule, 4);
-            let by_columns32 = Layout::Columns(columns32.iter().map(Vec::as_slice).collect());
-            let by_columns64 = Layout::Columns(columns64.iter().map(Vec::as_slice).collect());
-            let by_rows32 = Layout::Rows { values: &flat32, n_states: 5 };
-            let by_rows64 = Layout::Rows { values: &flat64, n_states: 5 };
+            let of = Columns::all_valid::<f32>;
+            let by_columns32 = of(Layout::Columns(columns32.iter().map(Vec::as_slice).collect())).unwrap();
+            let by_rows32 = of(Layout::Rows { values: &flat32, n_states: 5 }).unwrap();
+            let of = Columns::all_valid::<f64>;
+            let by_columns64 = of(Layout::Columns(columns64.iter().map(Vec::as_slice).collect())).unwrap();
+            let by_rows64 = of(Layout::Rows { values: &flat64, n_states: 5 }).unwrap();
             prop_assert_eq!(marked(&|why, watch| mark(why, (&by_columns32, &states), how, n_threads, watch)), expected.clone());
             prop_assert_eq!(marked(&|why, watch| mark(why, (&by_columns64, &states), how, n_threads, watch)), expected.clone());
             prop_assert_eq!(marked(&|why, watch| mark(why, (&by_rows32, &states), how, n_threads, watch)), expected.clone());
@@ -276,8 +261,8 @@ mod tests {
     #[test]
     fn refusals() {
         let column = [1.0_f32; 4];
-        let columns = |n: usize| Layout::Columns(vec![&column[..n]; 2]);
-        let rows = Layout::Rows { values: &column[..], n_states: 2 };
+        let columns = |n: usize| Columns::all_valid(Layout::Columns(vec![&column[..n]; 2])).unwrap();
+        let rows = Columns::all_valid(Layout::Rows { values: &column[..], n_states: 2 }).unwrap();
         let how = (Rule::NonFinite, 4);
         let found = go_on(|watch| {
             [
@@ -292,7 +277,7 @@ mod tests {
         });
         let messages = [
             "columns: found 3 elements, need 4, as many as why",
-            "columns: found 4 elements, need 8, as many as why",
+            "columns: found 2 elements, need 4, as many as why",
             "states: found 2 at index 1, allowed are 0 to 1",
             "states: found 2 at index 0, allowed are 0 to 1",
             "others: found 3 elements, need 4, as many as why",
@@ -305,7 +290,7 @@ mod tests {
     #[test]
     fn interrupts() {
         let (mut why, column) = (vec![0; 10_000], vec![f32::NAN; 10_000]);
-        let layout = Layout::Columns(vec![&column[..]]);
+        let layout = Columns::all_valid(Layout::Columns(vec![&column[..]])).unwrap();
         let mut left = 3;
         let mut report = |_, _, _| {
             left -= 1;

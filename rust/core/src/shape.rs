@@ -18,6 +18,8 @@
 
 use crate::columns::{Columns, LANES};
 use crate::error::{Error, Result};
+use crate::tile::consecutive;
+use std::ops::Range;
 
 /// Examples in a full block.
 pub const BLOCK_ROWS: usize = 512;
@@ -216,20 +218,60 @@ impl<'a> Trajectories<'a> {
     }
 
     /// Loads the rows (row numbers, any number of them, usually ascending and at most 512) into `block`.
+    ///
+    /// # Panics
+    /// A row number beyond N.
     pub fn load(&self, rows: &[usize], block: &mut Block) {
-        let (raw_size, size) = (self.columns.n_states() * LANES, self.n_dims() * LANES);
-        block.n_rows = rows.len();
-        block.n_dims = self.n_dims();
-        // A shape that drops a state leaves it behind the tile, where the next tile, or nothing, overwrites it.
-        block.values.resize(rows.len().div_ceil(LANES) * size + (raw_size - size), 0.0);
-        for (i, rows) in rows.chunks(LANES).enumerate() {
-            let tile = &mut block.values[i * size..i * size + raw_size];
+        if let Some(range) = consecutive(rows) {
+            return self.load_range(range, block);
+        }
+        let tiles = self.make_room(rows.len(), block);
+        for (rows, tile) in rows.chunks(LANES).zip(tiles.chunks_exact_mut(self.columns.n_states() * LANES)) {
             self.columns.load_tile(rows, tile);
-            self.shape.apply(tile);
-            for (lanes, centre) in tile.as_chunks_mut::<LANES>().0.iter_mut().zip(&self.centre) {
+        }
+        self.reshape(block);
+    }
+
+    /// Loads a range of rows (any number of them, usually at most 512) into `block`: the faster way, for stretches
+    /// without an invalid example.
+    ///
+    /// # Panics
+    /// A range beyond N.
+    pub fn load_range(&self, rows: Range<usize>, block: &mut Block) {
+        let tiles = self.make_room(rows.len(), block);
+        self.columns.load_range(rows, tiles);
+        self.reshape(block);
+    }
+
+    /// The memory for the tiles of `n_rows` rows as they are, `[tile][state][lane]`.
+    fn make_room<'b>(&self, n_rows: usize, block: &'b mut Block) -> &'b mut [f32] {
+        block.n_rows = n_rows;
+        block.n_dims = self.n_dims();
+        block.values.resize(n_rows.div_ceil(LANES) * self.columns.n_states() * LANES, 0.0);
+        &mut block.values
+    }
+
+    /// Makes of the losses in `block` what is to be compared.
+    fn reshape(&self, block: &mut Block) {
+        let (raw_size, size) = (self.columns.n_states() * LANES, self.n_dims() * LANES);
+        for i in 0..block.n_tiles() {
+            let raw = i * raw_size..(i + 1) * raw_size;
+            self.shape.apply(&mut block.values[raw.clone()]);
+            // A shape that drops a state leaves room behind: tiles move up.
+            if size < raw_size {
+                block.values.copy_within(raw.start..raw.start + size, i * size);
+            }
+            let (tile, _) = block.values[i * size..(i + 1) * size].as_chunks_mut::<LANES>();
+            for (lanes, centre) in tile.iter_mut().zip(&self.centre) {
                 lanes.iter_mut().for_each(|x| *x -= centre);
-                let last = lanes[rows.len() - 1];
-                lanes[rows.len()..].fill(last);
+            }
+        }
+        let n_rows = block.n_rows % LANES;
+        if n_rows > 0 {
+            let last = (block.n_tiles() - 1) * size;
+            for lanes in block.values[last..last + size].chunks_exact_mut(LANES) {
+                let value = lanes[n_rows - 1];
+                lanes[n_rows..].fill(value);
             }
         }
     }
@@ -297,16 +339,20 @@ mod tests {
             };
             let values: Vec<f32> = (0..n).flat_map(|r| (0..t).map(move |s| value(r, s))).collect();
             let valid = vec![true; n];
-            let rows: Vec<usize> = (0..n).collect();
+            let some: Vec<usize> = (0..n).filter(|row| row % 7 != 3).collect();
             for shape in Shape::ALL {
                 let columns = Columns::new(Layout::Rows { values: &values, n_states: t }, &valid).unwrap();
                 let trajectories = Trajectories::new(columns, shape).unwrap();
                 let mut block = Block::default();
-                trajectories.load(&rows, &mut block);
-                prop_assert_eq!(block.tiles().len(), n.div_ceil(LANES) * LANES * trajectories.n_dims());
-                for row in 0..n {
-                    let found: Vec<f32> = block.trajectory(row).collect();
-                    prop_assert_eq!(found, naive(shape, &values[row * t..(row + 1) * t]));
+                let all: Vec<usize> = (0..n).collect();
+                for (rows, as_range) in [(&some, false), (&all, false), (&all, true)] {
+                    if as_range { trajectories.load_range(0..n, &mut block) } else { trajectories.load(rows, &mut block) }
+                    let n_lanes = rows.len().div_ceil(LANES) * LANES;
+                    prop_assert_eq!(block.tiles().len(), n_lanes * trajectories.n_dims());
+                    for (index, row) in rows.iter().enumerate() {
+                        let found: Vec<f32> = block.trajectory(index).collect();
+                        prop_assert_eq!(found, naive(shape, &values[row * t..(row + 1) * t]));
+                    }
                 }
             }
         }

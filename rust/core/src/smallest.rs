@@ -60,12 +60,12 @@ impl<T: Ord + Copy> Smallest<T> {
     }
 }
 
-/// The `n_rows` valid rows with the smallest keys, smallest first: a uniform sample, in uniformly random order,
+/// The `n_rows` of the `rows` with the smallest keys, smallest first: a uniform sample, in uniformly random order,
 /// whatever the order of the rows.
 #[must_use]
-pub fn smallest_rows(ids: Ids, valid: &[bool], keys: Keys, n_rows: usize) -> Vec<usize> {
+pub fn smallest_rows(ids: Ids, rows: impl Iterator<Item = usize>, keys: Keys, n_rows: usize) -> Vec<usize> {
     let mut smallest = Smallest::new(n_rows);
-    for (row, _) in valid.iter().enumerate().filter(|(_, valid)| **valid) {
+    for row in rows {
         smallest.push((keys.key(ids.get(row)), row));
     }
     smallest.into_sorted().into_iter().map(|(_, row)| row).collect()

@@ -163,7 +163,7 @@ pub fn cluster<'py>(
     reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
     let ids = door::ids(ids.as_ref(), valid.len())?;
     let found = door::run(py, progress, &reads, {
-        let columns = arrays.borrow(&valid)?;
+        let columns = arrays.borrow(Some(&valid))?;
         move |watch| kmeans::cluster(Trajectories::new(columns?, shape)?, ids, parameters, watch)
     })?;
     let n_dims = found.centroids.len() / found.sizes.len();
@@ -234,26 +234,32 @@ impl<'py> Arrays<'py> {
         }
     }
 
-    /// The arrays as the core's columns; the inner result is the core's own verdict.
-    fn borrow<'a>(&'a self, valid: &'a [bool]) -> PyResult<lossift_core::error::Result<Columns<'a>>> {
-        fn of<'a, E: Element + columns::Element>(
-            arrays: &'a [PyReadonlyArray<'_, E, Ix1>],
-            valid: &'a [bool],
-        ) -> PyResult<lossift_core::error::Result<Columns<'a>>> {
-            let slices = arrays.iter().map(|array| array.as_slice()).collect::<Result<_, _>>()?;
-            Ok(Columns::new(Layout::Columns(slices), valid))
+    /// The arrays as the core's columns, all valid where no mask is given; the inner result is the core's own verdict.
+    pub fn borrow<'a>(
+        &'a self,
+        valid: Option<&'a [bool]>,
+    ) -> PyResult<lossift_core::error::Result<Columns<'a>>> {
+        fn of<'a, E: columns::Element>(
+            layout: Layout<'a, E>,
+            valid: Option<&'a [bool]>,
+        ) -> lossift_core::error::Result<Columns<'a>> {
+            match valid {
+                Some(valid) => Columns::new(layout, valid),
+                None => Columns::all_valid(layout),
+            }
         }
-        match self {
-            Self::Columns32(arrays) => of(arrays, valid),
-            Self::Columns64(arrays) => of(arrays, valid),
-            Self::Rows32(array) => Ok(Columns::new(
-                Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] },
-                valid,
-            )),
-            Self::Rows64(array) => Ok(Columns::new(
-                Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] },
-                valid,
-            )),
+        fn slices<'a, E: Element>(arrays: &'a [PyReadonlyArray<'_, E, Ix1>]) -> PyResult<Layout<'a, E>> {
+            let slices = arrays.iter().map(|array| array.as_slice()).collect::<Result<_, _>>();
+            Ok(Layout::Columns(slices?))
         }
+        fn rows<'a, E: Element>(array: &'a PyReadonlyArray<'_, E, Ix2>) -> PyResult<Layout<'a, E>> {
+            Ok(Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] })
+        }
+        Ok(match self {
+            Self::Columns32(arrays) => of(slices(arrays)?, valid),
+            Self::Columns64(arrays) => of(slices(arrays)?, valid),
+            Self::Rows32(array) => of(rows(array)?, valid),
+            Self::Rows64(array) => of(rows(array)?, valid),
+        })
     }
 }

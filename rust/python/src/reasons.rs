@@ -2,9 +2,8 @@
 
 use crate::cluster::Arrays;
 use crate::door;
-use lossift_core::columns::{Element, Layout};
 use lossift_core::reasons::{self, Rule};
-use numpy::{Ix1, PyArray1, PyReadonlyArray, PyUntypedArrayMethods};
+use numpy::{Ix1, PyArray1, PyReadonlyArray};
 use pyo3::prelude::*;
 
 /// Takes over the reasons of others where `why` has none, in place: the first reason found is the one told.
@@ -65,10 +64,6 @@ pub fn mark_reasons<'py>(
     reason: &Bound<'py, PyAny>,
     n_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<()> {
-    fn slices<'a, E: numpy::Element>(arrays: &'a [PyReadonlyArray<'_, E, Ix1>]) -> PyResult<Layout<'a, E>> {
-        let slices = arrays.iter().map(|array| array.as_slice()).collect::<Result<_, _>>();
-        Ok(Layout::Columns(slices?))
-    }
     let rule = Rule::from_name(rule).map_err(|error| door::exception(&error))?;
     let mut why = door::array_to_write::<u8, Ix1>("why", why)?;
     let states = door::array::<i64, Ix1>("states", states)?;
@@ -76,41 +71,12 @@ pub fn mark_reasons<'py>(
     let states: Vec<usize> = states.as_slice()?.iter().map(|&state| state as usize).collect();
     let arrays = Arrays::new(columns)?;
     let reads = arrays.reads();
-    let task = Marking {
-        reads: &reads,
-        why: why.as_slice_mut()?,
-        states: &states,
-        how: (rule, door::number("reason", reason, 1)?),
-        n_threads: door::n_threads(n_threads)?,
-    };
-    match &arrays {
-        Arrays::Columns32(arrays) => task.run(py, slices(arrays)?),
-        Arrays::Columns64(arrays) => task.run(py, slices(arrays)?),
-        Arrays::Rows32(array) => {
-            task.run(py, Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] })
-        }
-        Arrays::Rows64(array) => {
-            task.run(py, Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] })
-        }
-    }
-}
-
-/// What `mark_reasons` does, whatever the losses are.
-struct Marking<'a> {
-    reads: &'a [door::Read],
-    why: &'a mut [u8],
-    states: &'a [usize],
-    how: (Rule, u8),
-    n_threads: usize,
-}
-
-impl Marking<'_> {
-    fn run<E: Element>(self, py: Python<'_>, layout: Layout<'_, E>) -> PyResult<()> {
-        let Self { reads, why, states, how, n_threads } = self;
-        door::run(py, None, reads, move |mut watch| {
-            reasons::mark(why, (&layout, states), how, n_threads, &mut watch)
-        })
-    }
+    let how = (rule, door::number("reason", reason, 1)?);
+    let n_threads = door::n_threads(n_threads)?;
+    let (why, columns) = (why.as_slice_mut()?, arrays.borrow(None)?);
+    door::run(py, None, &reads, move |mut watch| {
+        reasons::mark(why, (&columns?, &states), how, n_threads, &mut watch)
+    })
 }
 
 /// How often each reason stands in `why`: int64[256].

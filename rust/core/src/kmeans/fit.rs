@@ -179,7 +179,8 @@ pub fn cluster(data: Trajectories, ids: Ids, parameters: Parameters, watch: Watc
         (data, fitted.centroids, fitted.record, fitted.inertia)
     } else {
         run.watch.begin("sampling", n_fit_rows)?;
-        let mut rows = smallest_rows(ids, data.columns().valid(), Keys::new(seed, FIT), n_fit_rows);
+        let mut rows =
+            smallest_rows(ids, data.columns().valid_rows(0..ids.len()), Keys::new(seed, FIT), n_fit_rows);
         rows.sort_unstable();
         let columns = data.columns().gather(&rows);
         let (part_ids, valid): (Vec<u64>, Vec<bool>) = rows.iter().map(|&row| (ids.get(row), true)).unzip();
@@ -268,7 +269,8 @@ fn fit_on<'d>(
     let n_valid = data.columns().n_valid();
     let n_clusters = parameters.n_clusters.min(n_valid);
     let n_sampled = seeding::n_sampled(n_clusters);
-    let mut sample = smallest_rows(ids, data.columns().valid(), Keys::new(seed, SEED), n_sampled);
+    let mut sample =
+        smallest_rows(ids, data.columns().valid_rows(0..ids.len()), Keys::new(seed, SEED), n_sampled);
     let data = data.centred(&sample);
     let mut most = survey(&data, labels, run)?;
     let n_dims = data.n_dims();
@@ -278,7 +280,8 @@ fn fit_on<'d>(
     for restart in 0..n_restarts as u64 {
         let seed = if restart == 0 { seed } else { Keys::new(seed, RESTART).key(restart) };
         if restart > 0 {
-            sample = smallest_rows(ids, data.columns().valid(), Keys::new(seed, SEED), n_sampled);
+            sample =
+                smallest_rows(ids, data.columns().valid_rows(0..ids.len()), Keys::new(seed, SEED), n_sampled);
             labels.fill(-1);
         }
         let mut centroids = match init {

@@ -63,10 +63,7 @@ pub fn minibatch(
 ) -> Result<Record> {
     let n_dims = data.n_dims();
     let n = centroids.len() / n_dims;
-    let mut rows: Vec<(u64, usize)> = (0..data.columns().n_examples())
-        .filter(|&row| data.columns().valid()[row])
-        .map(|row| (0, row))
-        .collect();
+    let mut rows: Vec<(u64, usize)> = data.columns().valid_rows(0..ids.len()).map(|row| (0, row)).collect();
     let batch_rows = batch_rows(n).min(rows.len());
     let n_batches = rows.len().div_ceil(batch_rows);
     // Sums go on for all passes, the grid has room for one.

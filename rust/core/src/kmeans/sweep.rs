@@ -114,7 +114,7 @@ impl Run<'_> {
                 .collect();
             self.team.each(&mut workers, parts, |scratch, (range, labels)| {
                 let Scratch { state, rows, block, numbers, scores } = scratch;
-                let mut valid = range.clone().filter(|&row| data.columns().valid()[row]).peekable();
+                let mut valid = data.columns().valid_rows(range.clone()).peekable();
                 while valid.peek().is_some() {
                     rows.clear();
                     rows.extend(valid.by_ref().take(BLOCK_ROWS));

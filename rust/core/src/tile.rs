@@ -1,0 +1,447 @@
+//! From memory to tiles: sixteen examples' losses, `[state][lane]` in float32, wherever and in whatever type they lie.
+//!
+//! States that lie side by side (`values[row * stride + state]`) are a *run*; a column is a run of one, with stride 1.
+//! Each run is loaded in the way that its memory likes:
+//!
+//! | run | a tile of neighbours costs |
+//! |---|---|
+//! | a column | sixteen values converted where they lie, no transpose; state after state over all tiles asked for, so that memory is read in long stretches |
+//! | several states | rows of them, transposed four by four in registers; types other than float32 are converted row by row first |
+//! | one state with a stride | sixteen reads |
+//!
+//! Rows that are no neighbours (the sample that seeds, stretches with invalid examples) cost a read per value from
+//! columns; from rows they are as good as neighbours. Measured per value, on one core of a Zen 5 (SSE2, blocks of 512
+//! rows, 16 states, data in the second-level cache; `examples/loading.rs`): see the table it prints.
+
+use crate::columns::LANES;
+use crate::element::Element;
+use half::{bf16, f16};
+use std::ops::Range;
+use wide::f32x4;
+
+/// States transposed at a time: their rows fill 4 KB.
+const CHUNK: usize = 64;
+
+/// Stretches of neighbours in a tile up to which it is worth copying them one by one.
+const MOST_STRETCHES: usize = 6;
+
+/// What stands in for rows that a tile has no example for.
+static NO_ROW: [f32; CHUNK] = [0.0; CHUNK];
+
+/// Every `stride`-th value of a slice, from its first on: one state's losses, wherever they lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Strided<'a, E> {
+    /// The values, and whatever lies between them.
+    pub values: &'a [E],
+    /// How many values further the next example's is.
+    pub stride: usize,
+}
+
+/// States of N examples, in one number type.
+#[derive(Debug, Clone)]
+pub struct States<'a, E> {
+    runs: Vec<Run<'a, E>>,
+    n_states: usize,
+}
+
+/// States that lie side by side.
+#[derive(Debug, Clone)]
+struct Run<'a, E> {
+    /// Number of the first state.
+    first: usize,
+    stride: usize,
+    /// For each state its losses.
+    states: Vec<&'a [E]>,
+    /// How many rows the first state's slice holds with all their states.
+    n_whole: usize,
+}
+
+/// States of one of the known number types.
+#[derive(Debug, Clone)]
+pub enum Values<'a> {
+    /// float32.
+    F32(States<'a, f32>),
+    /// float64, rounded to float32 as it is loaded.
+    F64(States<'a, f64>),
+    /// float16.
+    F16(States<'a, f16>),
+    /// bfloat16.
+    Bf16(States<'a, bf16>),
+}
+
+impl Values<'_> {
+    /// Fills tiles (`[tile][state][lane]`) with a range of rows; lanes beyond it are zero.
+    pub(crate) fn load_range(&self, rows: Range<usize>, tiles: &mut [f32]) {
+        match self {
+            Self::F32(states) => states.load_range(rows, tiles),
+            Self::F64(states) => states.load_range(rows, tiles),
+            Self::F16(states) => states.load_range(rows, tiles),
+            Self::Bf16(states) => states.load_range(rows, tiles),
+        }
+    }
+
+    /// Fills a tile (`[state][lane]`) with up to sixteen rows; lanes beyond them are zero.
+    pub(crate) fn load_rows(&self, rows: &[usize], tile: &mut [f32]) {
+        match self {
+            Self::F32(states) => states.load_rows(rows, tile),
+            Self::F64(states) => states.load_rows(rows, tile),
+            Self::F16(states) => states.load_rows(rows, tile),
+            Self::Bf16(states) => states.load_rows(rows, tile),
+        }
+    }
+}
+
+impl<'a, E: Element> States<'a, E> {
+    /// Joins the states that lie side by side. Each has a value for every example.
+    pub(crate) fn new(states: &[Strided<'a, E>]) -> Self {
+        let beside = |a: &Strided<E>, b: &Strided<E>| {
+            a.stride > 1 && a.stride == b.stride && a.values.as_ptr().wrapping_add(1) == b.values.as_ptr()
+        };
+        let (mut runs, mut first) = (Vec::new(), 0);
+        for run in states.chunk_by(beside) {
+            let (width, stride, len) = (run.len(), run[0].stride, run[0].values.len());
+            let n_whole = if len < width { 0 } else { (len - width) / stride + 1 };
+            runs.push(Run { first, stride, states: run.iter().map(|state| state.values).collect(), n_whole });
+            first += width;
+        }
+        Self { runs, n_states: first }
+    }
+
+    fn load_range(&self, rows: Range<usize>, tiles: &mut [f32]) {
+        let size = self.n_states * LANES;
+        assert!(tiles.len() == rows.len().div_ceil(LANES) * size);
+        for run in self.runs.iter().filter(|run| run.stride == 1) {
+            let lanes = run.first * LANES..(run.first + 1) * LANES;
+            let (full, rest) = run.states[0][rows.clone()].as_chunks::<LANES>();
+            let mut tiles = tiles.chunks_exact_mut(size);
+            for (values, tile) in full.iter().zip(&mut tiles) {
+                E::convert(values, &mut tile[lanes.clone()]);
+            }
+            if let Some(tile) = tiles.next() {
+                let (found, none) = tile[lanes].split_at_mut(rest.len());
+                E::convert(rest, found);
+                none.fill(0.0);
+            }
+        }
+        if self.runs.iter().all(|run| run.stride == 1) {
+            return;
+        }
+        // Tile by tile, so that several runs find the rows in the first-level cache.
+        let mut room = [0.0; CHUNK * LANES];
+        for (tile, start) in tiles.chunks_exact_mut(size).zip(rows.clone().step_by(LANES)) {
+            let end = rows.end.min(start + LANES);
+            for run in self.runs.iter().filter(|run| run.stride > 1) {
+                let row = |lane| start + lane;
+                let picked = Picked { n_rows: end - start, last: end - 1, neighbours: true, row };
+                run.load(&picked, &mut room, run.of(tile));
+            }
+        }
+    }
+
+    fn load_rows(&self, rows: &[usize], tile: &mut [f32]) {
+        assert!(rows.len() <= LANES && tile.len() == self.n_states * LANES);
+        let Some(&last) = rows.iter().max() else { return tile.fill(0.0) };
+        let mut stretches = [(0, 0); MOST_STRETCHES];
+        let stretches = stretches_of(rows, &mut stretches);
+        let neighbours = stretches.len() == 1;
+        let picked = Picked { n_rows: rows.len(), last, neighbours, row: |lane| rows[lane] };
+        for run in self.runs.iter().filter(|run| run.stride == 1) {
+            let (values, from) = (run.states[0], run.first * LANES);
+            // Sixteen neighbours from each stretch's first one on. What that writes beyond the stretch is overwritten: by
+            // the next stretch, or by the next state.
+            let fits = last + LANES <= values.len() && from + 2 * LANES <= tile.len();
+            if neighbours || fits && !stretches.is_empty() {
+                for &(lane, row) in stretches {
+                    E::convert(&values[row..row + LANES], &mut tile[from + lane..from + lane + LANES]);
+                }
+            } else {
+                run.gather(&picked, run.of(tile));
+            }
+        }
+        if self.runs.iter().all(|run| run.stride == 1) {
+            return;
+        }
+        let mut room = [0.0; CHUNK * LANES];
+        for run in self.runs.iter().filter(|run| run.stride > 1) {
+            run.load(&picked, &mut room, run.of(tile));
+        }
+    }
+}
+
+/// The rows for a tile.
+struct Picked<F> {
+    /// How many there are, up to sixteen.
+    n_rows: usize,
+    /// The largest of them.
+    last: usize,
+    /// Whether each is the one after that before it.
+    neighbours: bool,
+    /// The row of each lane.
+    row: F,
+}
+
+impl<E: Element> Run<'_, E> {
+    /// The run's part of a tile.
+    fn of<'t>(&self, tile: &'t mut [f32]) -> &'t mut [f32] {
+        &mut tile[self.first * LANES..][..self.states.len() * LANES]
+    }
+
+    /// Fills the run's part of a tile value by value.
+    #[inline]
+    fn gather(&self, picked: &Picked<impl Fn(usize) -> usize>, tile: &mut [f32]) {
+        // Lanes without an example repeat the first one, and then become zeros.
+        let row = |lane: usize| (picked.row)(if lane < picked.n_rows { lane } else { 0 });
+        let places = std::array::from_fn(|lane| row(lane) * self.stride);
+        for (values, lanes) in self.states.iter().zip(tile.as_chunks_mut().0) {
+            E::gather(values, &places, lanes);
+            lanes[picked.n_rows..].fill(0.0);
+        }
+    }
+
+    /// Fills the run's part of a tile; `room` is scratch memory.
+    #[inline]
+    fn load(
+        &self,
+        picked: &Picked<impl Fn(usize) -> usize>,
+        room: &mut [f32; CHUNK * LANES],
+        tile: &mut [f32],
+    ) {
+        let &Picked { n_rows, last, neighbours, ref row } = picked;
+        if self.states.len() == 1 || last >= self.n_whole {
+            return self.gather(picked, tile);
+        }
+        for (first, tile) in (0..).step_by(CHUNK).zip(tile.chunks_mut(CHUNK * LANES)) {
+            let width = tile.len() / LANES;
+            let values = |lane: usize| &self.states[0][row(lane) * self.stride + first..][..width];
+            if E::as_f32(&[]).is_some() {
+                let found = |lane| if lane < n_rows { E::as_f32(values(lane)) } else { None };
+                transpose(|lane| found(lane).unwrap_or(&NO_ROW[..width]), tile);
+                continue;
+            }
+            let (rows, others) = room[..width * LANES].split_at_mut(width * n_rows);
+            if neighbours && self.stride == width {
+                E::convert(&self.states[0][row(0) * width..][..rows.len()], rows);
+            } else {
+                for (lane, row) in rows.chunks_exact_mut(width).enumerate() {
+                    E::convert(values(lane), row);
+                }
+            }
+            others.fill(0.0);
+            transpose(|lane| &room[lane * width..][..width], tile);
+        }
+    }
+}
+
+/// Turns sixteen rows of W values into W times sixteen lanes.
+///
+/// Four by four in registers, through the crate `wide`: of the same written with arrays compilers make one load and
+/// one store per value, which takes three times as long.
+#[inline]
+fn transpose<'r>(row: impl Fn(usize) -> &'r [f32], tile: &mut [f32]) {
+    let tile = tile.as_chunks_mut::<LANES>().0;
+    for lane in (0..LANES).step_by(4) {
+        let rows: [&[f32]; 4] = std::array::from_fn(|i| row(lane + i));
+        let [a, b, c, d] = rows.map(|row| row.as_chunks::<4>().0);
+        let (quads, others) = tile.as_chunks_mut::<4>();
+        for ((((a, b), c), d), lanes) in a.iter().zip(b).zip(c).zip(d).zip(quads) {
+            let columns = f32x4::transpose([a, b, c, d].map(|values| f32x4::new(*values)));
+            for (lanes, column) in lanes.iter_mut().zip(columns) {
+                lanes[lane..lane + 4].copy_from_slice(&column.to_array());
+            }
+        }
+        for (i, row) in rows.into_iter().enumerate() {
+            let values = row.as_chunks::<4>().1;
+            for (lanes, &value) in others.iter_mut().zip(values) {
+                lanes[lane + i] = value;
+            }
+        }
+    }
+}
+
+/// Where neighbours begin in a full tile, (lane, row); nothing if that is too often, or the tile isn't full.
+fn stretches_of<'s>(rows: &[usize], room: &'s mut [(usize, usize); MOST_STRETCHES]) -> &'s [(usize, usize)] {
+    if rows.len() < LANES {
+        return &[];
+    }
+    room[0] = (0, rows[0]);
+    let mut n = 1;
+    for (i, pair) in rows.windows(2).enumerate().filter(|(_, pair)| pair[1] != pair[0] + 1) {
+        let Some(stretch) = room.get_mut(n) else { return &[] };
+        *stretch = (i + 1, pair[1]);
+        n += 1;
+    }
+    &room[..n]
+}
+
+/// The range that the row numbers are, if each is the one after that before it.
+pub(crate) fn consecutive(rows: &[usize]) -> Option<Range<usize>> {
+    let (&first, rest) = rows.split_first()?;
+    let neighbours = rest.iter().zip(first + 1..).all(|(&row, expected)| row == expected);
+    neighbours.then(|| first..first + rows.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::{Columns, Layout};
+    use proptest::prelude::*;
+
+    /// How the same values may lie in memory.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Lie {
+        /// T vectors.
+        Columns,
+        /// One row-major vector.
+        Rows,
+        /// Some columns of a wider row-major vector, every other row of it, in slices that all reach its end.
+        View,
+        /// The same, in slices that end with the last example, as views of single columns do.
+        Views,
+        /// Every third value of T vectors.
+        Sparse,
+    }
+
+    const LIES: [Lie; 5] = [Lie::Columns, Lie::Rows, Lie::View, Lie::Views, Lie::Sparse];
+
+    /// Calls `test` with columns that hold `value(row, state)` in this way.
+    fn lay<E: Element>(
+        lie: Lie,
+        (n, t): (usize, usize),
+        value: impl Fn(usize, usize) -> E,
+        test: impl Fn(&Columns),
+    ) {
+        let fill = |n: usize, t: usize, value: &dyn Fn(usize, usize) -> E| -> Vec<E> {
+            (0..n * t).map(|at| value(at / t, at % t)).collect()
+        };
+        match lie {
+            Lie::Columns => {
+                let columns = fill(t, n, &|state, row| value(row, state));
+                let slices = columns.chunks(n).collect();
+                test(&Columns::all_valid(Layout::Columns(slices)).unwrap());
+            }
+            Lie::Rows => {
+                let rows = fill(n, t, &value);
+                test(&Columns::all_valid(Layout::Rows { values: &rows, n_states: t }).unwrap());
+            }
+            Lie::View | Lie::Views => {
+                // The states stand at places 2 to 2 + T, but for a gap after the third one.
+                let (width, gap) = (t + 5, 5);
+                let place = |state: usize| state + 2 + usize::from(state >= gap - 2);
+                let wide = fill(2 * n, width, &|row, at| {
+                    let state = (0..t).find(|&state| place(state) == at);
+                    state.filter(|_| row % 2 == 1).map_or(value(0, 0), |state| value(row / 2, state))
+                });
+                let states = (0..t).map(|state| {
+                    let first = width + place(state);
+                    let end = if lie == Lie::View { wide.len() } else { first + (n - 1) * 2 * width + 1 };
+                    Strided { values: &wide[first..end], stride: 2 * width }
+                });
+                let layout = Layout::Strided { states: states.collect(), n_examples: n };
+                test(&Columns::all_valid(layout).unwrap());
+            }
+            Lie::Sparse => {
+                let sparse = fill(t, 3 * n, &|state, at| value(at / 3, state));
+                let states = sparse.chunks(3 * n).map(|values| Strided { values, stride: 3 });
+                let layout = Layout::Strided { states: states.collect(), n_examples: n };
+                test(&Columns::all_valid(layout).unwrap());
+            }
+        }
+    }
+
+    /// A tile's lane by lane, state by state: what it should hold, and zeros beyond the rows.
+    fn check<E: Element>(
+        columns: &Columns,
+        rows: &[usize],
+        value: impl Fn(usize, usize) -> E,
+        tiles: &[f32],
+    ) {
+        let t = columns.n_states();
+        for (at, &found) in tiles.iter().enumerate() {
+            let (tile, state, lane) = (at / (t * LANES), at / LANES % t, at % LANES);
+            let expected = rows.get(tile * LANES + lane).map_or(0.0, |&row| value(row, state).to_f32());
+            let equal = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(equal, "row {:?}, state {state}: {found}, not {expected}", rows.get(tile * LANES + lane));
+        }
+    }
+
+    fn every_lie<E: Element>(
+        (n, t): (usize, usize),
+        range: &Range<usize>,
+        rows: &[usize],
+        value: impl Fn(usize, usize) -> E + Copy,
+    ) {
+        for lie in LIES {
+            lay(lie, (n, t), value, |columns| {
+                let mut tiles = vec![f32::NAN; range.len().div_ceil(LANES) * t * LANES];
+                columns.load_range(range.clone(), &mut tiles);
+                check(columns, &range.clone().collect::<Vec<_>>(), value, &tiles);
+                for rows in rows.chunks(LANES) {
+                    let mut tile = vec![f32::NAN; t * LANES];
+                    columns.load_tile(rows, &mut tile);
+                    check(columns, rows, value, &tile);
+                }
+            });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_layout_and_type_holds_the_values(
+            n in 1_usize..90,
+            t in prop_oneof![1_usize..10, 60_usize..70, Just(2 * CHUNK)],
+            (from, to) in (0_usize..90, 0_usize..90),
+            holes in prop::collection::vec(any::<u8>(), 90),
+            shuffled in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            let range = from.min(to).min(n)..from.max(to).min(n);
+            // Rows without some: stretches of neighbours of all lengths.
+            let mut rows: Vec<usize> = (0..n).filter(|&row| !holes[row].is_multiple_of(holes[0] % 9 + 1)).collect();
+            if shuffled {
+                rows.sort_by_key(|&row| row.wrapping_mul(0x9e37_79b9) % 101);
+                rows.extend_from_within(..rows.len() / 2);
+            }
+            // Any bits at all: subnormals, infinities and NaN among them.
+            let bits = |row: usize, state: usize| {
+                (seed ^ (row * 1000 + state) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+            };
+            every_lie((n, t), &range, &rows, |row, state| f32::from_bits(bits(row, state) as u32));
+            every_lie((n, t), &range, &rows, |row, state| f64::from_bits(bits(row, state)));
+            every_lie((n, t), &range, &rows, |row, state| f16::from_bits(bits(row, state) as u16));
+            every_lie((n, t), &range, &rows, |row, state| bf16::from_bits(bits(row, state) as u16));
+        }
+    }
+
+    #[test]
+    fn states_side_by_side_are_loaded_together() {
+        let values: Vec<f32> = (0..60).map(|i| i as f32).collect();
+        let view = |places: &[usize]| {
+            let states = places.iter().map(|&place| Strided { values: &values[place..], stride: 6 });
+            let runs = States::new(&states.collect::<Vec<_>>()).runs;
+            runs.iter().map(|run| run.states.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(view(&[0, 1, 2, 3, 4, 5]), [6]);
+        assert_eq!(view(&[1, 2, 4, 5, 3]), [2, 2, 1]);
+        let columns: Vec<_> = values.chunks(10).map(|values| Strided { values, stride: 1 }).collect();
+        assert_eq!(States::new(&columns).runs.len(), 6);
+    }
+
+    #[test]
+    fn columns_may_overlap() {
+        let values: Vec<f32> = (0..60).map(|i| i as f32).collect();
+        let windows =
+            Columns::all_valid(Layout::Columns((0..3).map(|s| &values[s..s + 50]).collect())).unwrap();
+        let mut tiles = vec![f32::NAN; 4 * 3 * LANES];
+        windows.load_range(0..50, &mut tiles);
+        check(&windows, &(0..50).collect::<Vec<_>>(), |row, state| (row + state) as f32, &tiles);
+    }
+
+    #[test]
+    fn consecutive_rows_are_a_range() {
+        assert_eq!(consecutive(&[]), None);
+        assert_eq!(consecutive(&[7]), Some(7..8));
+        assert_eq!(consecutive(&[7, 8, 9]), Some(7..10));
+        assert_eq!(consecutive(&[7, 7, 9]), None);
+        assert_eq!(consecutive(&[7, 9, 8]), None);
+    }
+}
