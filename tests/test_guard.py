@@ -88,12 +88,12 @@ path, rows = mapped("rows", np.random.default_rng(0).random((N, 3)))
 os.truncate(path, KEEP)
 lost(lambda: cluster(rows))
 path, ids = mapped("ids", np.arange(N, dtype=np.uint64))
-cells, quotas = np.zeros(N, np.int32), np.array([5])
-assert len(_native.draw(cells, quotas, ids, seed=0)) == 5
+clusters, quotas = np.zeros(N, np.int32), np.array([[5]])
+assert len(_native.draw(quotas, ids, clusters=clusters, seed=0)) == 5
 os.truncate(path, KEEP)
-lost(lambda: _native.draw(cells, quotas, ids, seed=0))
+lost(lambda: _native.draw(quotas, ids, clusters=clusters, seed=0))
 lost(lambda: _native.keys(ids, 0, "draw"))
-lost(lambda: _native.smallest_keys(cells, 1, ids, seed=0))
+lost(lambda: _native.census(1, 1, ids, clusters=clusters, seed=0))
 """
     assert run(tmp_path, code) == ["columns", "ids", "ids", "ids"]
 
