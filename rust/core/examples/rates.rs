@@ -3,7 +3,7 @@
 //! `cargo run --release -p lossift-core --example rates`
 
 use lossift_core::columns::LANES;
-use lossift_core::kernels::{Backend, Kernel};
+use lossift_core::kernels::{Backend, Found, Kernel};
 use lossift_core::rng::Keys;
 use std::hint::black_box;
 use std::time::Instant;
@@ -38,15 +38,21 @@ fn main() {
             let rates = [
                 rate(&mut || kernel.nearest(black_box(&tiles), &centroids, &mut found, &mut scores)),
                 rate(&mut || {
+                    let (numbers, scores, seconds) = (&mut found[..], &mut scores[..], &mut seconds[..]);
                     kernel.nearest_two(
                         black_box(&tiles),
                         &centroids,
-                        (&mut found, &mut scores, &mut seconds),
+                        &mut Found { numbers, scores, seconds },
                     );
                 }),
                 rate(&mut || {
-                    let out = (&mut found[..], &mut scores[..], &mut seconds[..]);
-                    kernel.nearest_and_gaps(black_box(&tiles), &centroids, out, (&mut room, &mut gaps));
+                    let (numbers, scores, seconds) = (&mut found[..], &mut scores[..], &mut seconds[..]);
+                    kernel.nearest_and_gaps(
+                        black_box(&tiles),
+                        &centroids,
+                        &mut Found { numbers, scores, seconds },
+                        (&mut room, &mut gaps),
+                    );
                 }),
                 rate(&mut || kernel.distances(black_box(&tiles), &centroids, &mut all)),
             ];

@@ -10,6 +10,7 @@
 
 pub use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::kernels::Kernel;
 pub use crate::tile::Strided;
 use crate::tile::{States, Values};
 use std::ops::Range;
@@ -185,6 +186,11 @@ impl<'a> Columns<'a> {
     /// A range beyond N, or tiles of another size.
     pub fn load_range(&self, rows: Range<usize>, tiles: &mut [f32]) {
         self.values.load_range(rows, tiles);
+    }
+
+    /// Asks for a range of rows that will be loaded soon.
+    pub fn prefetch(&self, rows: Range<usize>, kernel: Kernel) {
+        self.values.prefetch(rows, kernel);
     }
 
     /// The given rows copied into T owned columns of float32: what a fit on part of the rows works on.

@@ -263,7 +263,9 @@ impl<'a> Trajectories<'a> {
             }
             let (tile, _) = block.values[i * size..(i + 1) * size].as_chunks_mut::<LANES>();
             for (lanes, centre) in tile.iter_mut().zip(&self.centre) {
-                lanes.iter_mut().for_each(|x| *x -= centre);
+                for x in lanes {
+                    *x -= centre;
+                }
             }
         }
         let n_rows = block.n_rows % LANES;

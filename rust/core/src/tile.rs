@@ -15,6 +15,7 @@
 
 use crate::columns::LANES;
 use crate::element::Element;
+use crate::kernels::Kernel;
 use half::{bf16, f16};
 use std::ops::Range;
 use wide::f32x4;
@@ -80,6 +81,16 @@ impl Values<'_> {
         }
     }
 
+    /// Asks for the values of a range of rows, which will be loaded soon.
+    pub(crate) fn prefetch(&self, rows: Range<usize>, kernel: Kernel) {
+        match self {
+            Self::F32(states) => states.prefetch(rows, kernel),
+            Self::F64(states) => states.prefetch(rows, kernel),
+            Self::F16(states) => states.prefetch(rows, kernel),
+            Self::Bf16(states) => states.prefetch(rows, kernel),
+        }
+    }
+
     /// Fills a tile (`[state][lane]`) with up to sixteen rows; lanes beyond them are zero.
     pub(crate) fn load_rows(&self, rows: &[usize], tile: &mut [f32]) {
         match self {
@@ -135,6 +146,17 @@ impl<'a, E: Element> States<'a, E> {
                 let picked = Picked { n_rows: end - start, last: end - 1, neighbours: true, row };
                 run.load(&picked, &mut room, run.of(tile));
             }
+        }
+    }
+
+    fn prefetch(&self, rows: Range<usize>, kernel: Kernel) {
+        for run in &self.runs {
+            // Of rows, all states of an example lie in the same lines, as good as.
+            let values = run.states[0];
+            kernel.prefetch(
+                &values
+                    [(rows.start * run.stride).min(values.len())..(rows.end * run.stride).min(values.len())],
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Threadless and without test harness, so that it also runs as a plain program, for instance under an emulator.
 
-use super::{Backend, Kernel, half_square, on_grid};
+use super::{Backend, Found, Kernel, Sixteen, half_square, on_grid};
 use crate::columns::LANES;
 use crate::rng::Keys;
 
@@ -82,7 +82,8 @@ fn compare(kernel: &Kernel, kind: &str, value: Value, sizes: [usize; 3], seed: u
     let packed = kernel.pack(&centroids, n_dims);
     let empty = || vec![[0.0; LANES]; n_tiles];
     let (mut found, mut near, mut next) = (empty(), empty(), empty());
-    kernel.nearest_two(&tiles, &packed, (&mut found, &mut near, &mut next));
+    let mut all_found = Found { numbers: &mut found, scores: &mut near, seconds: &mut next };
+    kernel.nearest_two(&tiles, &packed, &mut all_found);
     let (mut squares, mut scores) =
         (vec![[0.0; LANES]; n_tiles * n_centroids], vec![[0.0; LANES]; n_tiles * n_centroids]);
     kernel.distances(&tiles, &packed, &mut squares);
@@ -117,8 +118,8 @@ fn compare(kernel: &Kernel, kind: &str, value: Value, sizes: [usize; 3], seed: u
 fn same(
     kernel: &Kernel,
     (tiles, centroids, n_dims): (&[f32], &[f32], usize),
-    (numbers, near, next): (&[[f32; LANES]], &[[f32; LANES]], &[[f32; LANES]]),
-    all: &[[f32; LANES]],
+    (numbers, near, next): (&[Sixteen], &[Sixteen], &[Sixteen]),
+    all: &[Sixteen],
 ) -> Result<(), String> {
     let n_centroids = centroids.len() / n_dims;
     let packed = kernel.pack(centroids, n_dims);
@@ -133,8 +134,8 @@ fn same(
     gathered.gather(&packed, &vec![0; n_centroids + 5]);
     gathered.gather(&packed, &(0..n_centroids as u32).collect::<Vec<_>>());
     let (mut room, mut gaps) = (Vec::new(), vec![[0.0; LANES]; n_centroids]);
-    let all_found = (&mut found[..], &mut scores[..], &mut seconds[..]);
-    kernel.nearest_and_gaps(tiles, &gathered, all_found, (&mut room, &mut gaps));
+    let mut all_found = Found { numbers: &mut found, scores: &mut scores, seconds: &mut seconds };
+    kernel.nearest_and_gaps(tiles, &gathered, &mut all_found, (&mut room, &mut gaps));
     if (&found[..], &scores[..], &seconds[..]) != (numbers, near, next) {
         return Err("nearest_and_gaps finds other nearest ones".to_owned());
     }

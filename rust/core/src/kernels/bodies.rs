@@ -26,6 +26,7 @@
 
 use super::centroids::Centroids;
 use super::lanes::Lanes;
+use super::{Sixteen, Ways};
 use crate::columns::LANES;
 
 /// The chunk of sixteen values at `values[at..]`.
@@ -112,19 +113,21 @@ macro_rules! for_n {
 }
 
 /// What is found for each lane of some tiles: `[tile][lane]` each.
-pub(super) struct Found<'f> {
-    pub(super) numbers: &'f mut [[f32; LANES]],
-    pub(super) scores: &'f mut [[f32; LANES]],
-    /// The second smallest score; looked at where `TWO`.
-    pub(super) seconds: &'f mut [[f32; LANES]],
+pub struct Found<'f> {
+    /// The number of the nearest centroid.
+    pub numbers: &'f mut [Sixteen],
+    /// Its score.
+    pub scores: &'f mut [Sixteen],
+    /// The second smallest score; nothing where it isn't asked for.
+    pub seconds: &'f mut [Sixteen],
 }
 
 /// Room and result of measuring gaps: see [`nearest`].
 pub(super) struct Gaps<'g> {
     /// `[tile of V][centroid][lane]`, for the kernel's use.
-    pub(super) room: &'g mut [[f32; LANES]],
+    pub(super) room: &'g mut [Sixteen],
     /// `[centroid][lane]`.
-    pub(super) gaps: &'g mut [[f32; LANES]],
+    pub(super) gaps: &'g mut [Sixteen],
 }
 
 /// For every lane of every tile the number (as a float32) of the centroid with the smallest score, the first of
@@ -140,10 +143,9 @@ pub(super) struct Gaps<'g> {
 pub(super) unsafe fn nearest<L: Lanes, const V: usize, const C: usize, const TWO: bool, const GAPS: bool>(
     tiles: &[f32],
     centroids: &Centroids,
-    found: Found,
-    gaps: Gaps,
+    found: &mut Found,
+    gaps: &mut Gaps,
 ) {
-    let Gaps { room, gaps } = gaps;
     let n_dims = centroids.n_dims();
     let n_tiles = found.numbers.len();
     let size = n_dims * LANES;
@@ -152,19 +154,19 @@ pub(super) unsafe fn nearest<L: Lanes, const V: usize, const C: usize, const TWO
     unsafe {
         macro_rules! run {
             ($v:expr) => {
-                while from + $v <= n_tiles {
+                while n_tiles - from >= $v {
                     let some = &tiles[from * size..(from + $v) * size];
                     let ahead = tiles.get((from + $v) * size..(from + 2 * $v) * size).unwrap_or(&[]);
                     some_nearest::<L, { $v }, C, TWO, GAPS>(
                         some,
                         ahead,
                         centroids,
-                        Found {
+                        &mut Found {
                             numbers: &mut found.numbers[from..from + $v],
                             scores: &mut found.scores[from..from + $v],
                             seconds: if TWO { &mut found.seconds[from..from + $v] } else { &mut [] },
                         },
-                        Gaps { room, gaps },
+                        gaps,
                     );
                     from += $v;
                 }
@@ -187,8 +189,8 @@ unsafe fn some_nearest<L: Lanes, const V: usize, const C: usize, const TWO: bool
     tiles: &[f32],
     ahead: &[f32],
     centroids: &Centroids,
-    found: Found,
-    gaps: Gaps,
+    found: &mut Found,
+    gaps: &mut Gaps,
 ) {
     let Gaps { room, gaps } = gaps;
     let (n_dims, n) = (centroids.n_dims(), centroids.n_centroids());
@@ -249,7 +251,7 @@ unsafe fn some_nearest<L: Lanes, const V: usize, const C: usize, const TWO: bool
 pub(super) unsafe fn all<L: Lanes, const C: usize, const SQUARES: bool>(
     tiles: &[f32],
     centroids: &Centroids,
-    found: &mut [[f32; LANES]],
+    found: &mut [Sixteen],
 ) {
     let (n_dims, n_centroids) = (centroids.n_dims(), centroids.n_centroids());
     for (tile, found) in tiles.chunks_exact(n_dims * LANES).zip(found.chunks_exact_mut(n_centroids)) {
@@ -319,7 +321,7 @@ pub(super) fn square(values: &[f32], scale: f64) -> i128 {
 pub(super) fn residuals(
     tiles: &[f32],
     centroids: &Centroids,
-    numbers: &[[f32; LANES]],
+    numbers: &[Sixteen],
     found: &mut [[f64; LANES]],
 ) {
     let (coordinates, n_dims) = (centroids.coordinates(), centroids.n_dims());
@@ -339,15 +341,17 @@ pub(super) fn residuals(
     }
 }
 
-/// Asks for values that will be read soon.
+/// Asks for bytes that will be read soon.
 ///
 /// # Safety
 /// The instruction set of `L` is there.
 #[inline(always)]
-pub(super) unsafe fn prefetch<L: Lanes>(values: &[f32]) {
-    for lanes in values.as_chunks::<LANES>().0 {
-        // SAFETY: passed on to the caller.
-        unsafe { L::prefetch(lanes) }
+pub(super) unsafe fn prefetch<L: Lanes>(bytes: std::ops::Range<*const u8>) {
+    let mut line = bytes.start;
+    while line < bytes.end {
+        // SAFETY: passed on to the caller; asking for memory reads none, so any address will do.
+        unsafe { L::prefetch_line(line) }
+        line = line.wrapping_add(64);
     }
 }
 
@@ -364,7 +368,7 @@ fn sum(lanes: &[f32; LANES]) -> f32 {
 /// Plain code: inside a shell the compiler makes vectors of it.
 #[inline(always)]
 pub(super) fn decay(
-    (ways, halves): (&[f32], &[f32]),
+    Ways { ways, halves }: &Ways,
     (mean, radius): (&[f32], f32),
     b: u32,
     list: &[u32],

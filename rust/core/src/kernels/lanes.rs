@@ -10,6 +10,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn load(values: &[f32; LANES]) -> Self;
     /// Asks for values that will be loaded soon.
     unsafe fn prefetch(_values: &[f32; LANES]) {}
+    /// Asks for a line of the second-level cache that will be loaded later.
+    unsafe fn prefetch_line(_line: *const u8) {}
     unsafe fn splat(value: f32) -> Self;
     unsafe fn store(self, values: &mut [f32; LANES]);
     unsafe fn minus(self, other: Self) -> Self;

@@ -37,8 +37,22 @@ pub use centroids::{Centroids, MOST_CENTROIDS, half_square};
 
 use crate::columns::LANES;
 use crate::error::{Error, Result};
-use bodies::{Found, Gaps};
+pub use bodies::Found;
+use bodies::Gaps;
 use lanes::Lanes;
+use std::ops::Range;
+
+/// A number for each lane of a tile.
+pub type Sixteen = [f32; LANES];
+
+/// How centroids have gone from one assignment to another.
+#[derive(Debug, Clone)]
+pub struct Ways {
+    /// `[centroid][dim]`: where they are less where they were.
+    pub ways: Vec<f32>,
+    /// `[centroid]`: the same of half of each squared norm.
+    pub halves: Vec<f32>,
+}
 
 /// A value on the fixed-point grid of `scale` (a power of two): rounded once, ties to even.
 ///
@@ -133,6 +147,12 @@ impl Backend {
     }
 }
 
+/// See [`Kernel::residuals`].
+type Residuals = unsafe fn(&[f32], &Centroids, &[Sixteen], &mut [[f64; LANES]]);
+
+/// See [`Kernel::decay`].
+type Decay = unsafe fn(&Ways, (&[f32], f32), u32, &[u32]) -> f32;
+
 /// A backend's entry points, and how it likes its centroids.
 #[derive(Debug, Clone, Copy)]
 struct Shells {
@@ -140,16 +160,16 @@ struct Shells {
     together: usize,
     /// Tiles at a time, at most: V.
     most_tiles: usize,
-    nearest: unsafe fn(&[f32], &Centroids, Found),
-    nearest_two: unsafe fn(&[f32], &Centroids, Found),
-    nearest_and_gaps: unsafe fn(&[f32], &Centroids, Found, Gaps),
-    scores: unsafe fn(&[f32], &Centroids, &mut [[f32; LANES]]),
-    distances: unsafe fn(&[f32], &Centroids, &mut [[f32; LANES]]),
+    nearest: unsafe fn(&[f32], &Centroids, &mut Found),
+    nearest_two: unsafe fn(&[f32], &Centroids, &mut Found),
+    nearest_and_gaps: unsafe fn(&[f32], &Centroids, &mut Found, &mut Gaps),
+    scores: unsafe fn(&[f32], &Centroids, &mut [Sixteen]),
+    distances: unsafe fn(&[f32], &Centroids, &mut [Sixteen]),
     add: unsafe fn(&[f32], f64, &mut [[i64; LANES]]),
     square: unsafe fn(&[f32], f64) -> i128,
-    residuals: unsafe fn(&[f32], &Centroids, &[[f32; LANES]], &mut [[f64; LANES]]),
-    prefetch: unsafe fn(&[f32]),
-    decay: unsafe fn((&[f32], &[f32]), (&[f32], f32), u32, &[u32]) -> f32,
+    residuals: Residuals,
+    prefetch: unsafe fn(Range<*const u8>),
+    decay: Decay,
 }
 
 /// The shells of a backend: what its file has to end with.
@@ -172,21 +192,21 @@ macro_rules! shells {
             decay,
         };
 
-        $crate::kernels::shell!($($features)?; fn nearest(tiles: &[f32], centroids: &super::Centroids, found: Found) {
-            let gaps = Gaps { room: &mut [], gaps: &mut [] };
+        $crate::kernels::shell!($($features)?; fn nearest(tiles: &[f32], centroids: &super::Centroids, found: &mut Found) {
+            let gaps = &mut Gaps { room: &mut [], gaps: &mut [] };
             bodies::nearest::<$lanes, $v, $c, false, false>(tiles, centroids, found, gaps)
         });
-        $crate::kernels::shell!($($features)?; fn nearest_two(tiles: &[f32], centroids: &super::Centroids, found: Found) {
-            let gaps = Gaps { room: &mut [], gaps: &mut [] };
+        $crate::kernels::shell!($($features)?; fn nearest_two(tiles: &[f32], centroids: &super::Centroids, found: &mut Found) {
+            let gaps = &mut Gaps { room: &mut [], gaps: &mut [] };
             bodies::nearest::<$lanes, $v, $c, true, false>(tiles, centroids, found, gaps)
         });
-        $crate::kernels::shell!($($features)?; fn nearest_and_gaps(tiles: &[f32], centroids: &super::Centroids, found: Found, gaps: Gaps) {
+        $crate::kernels::shell!($($features)?; fn nearest_and_gaps(tiles: &[f32], centroids: &super::Centroids, found: &mut Found, gaps: &mut Gaps) {
             bodies::nearest::<$lanes, $v, $c, true, true>(tiles, centroids, found, gaps)
         });
-        $crate::kernels::shell!($($features)?; fn scores(tiles: &[f32], centroids: &super::Centroids, found: &mut [[f32; super::LANES]]) {
+        $crate::kernels::shell!($($features)?; fn scores(tiles: &[f32], centroids: &super::Centroids, found: &mut [super::Sixteen]) {
             bodies::all::<$lanes, $c, false>(tiles, centroids, found)
         });
-        $crate::kernels::shell!($($features)?; fn distances(tiles: &[f32], centroids: &super::Centroids, found: &mut [[f32; super::LANES]]) {
+        $crate::kernels::shell!($($features)?; fn distances(tiles: &[f32], centroids: &super::Centroids, found: &mut [super::Sixteen]) {
             bodies::all::<$lanes, $c, true>(tiles, centroids, found)
         });
         $crate::kernels::shell!($($features)?; fn add(tiles: &[f32], scale: f64, totals: &mut [[i64; super::LANES]]) {
@@ -195,13 +215,13 @@ macro_rules! shells {
         $crate::kernels::shell!($($features)?; fn square(values: &[f32], scale: f64) -> i128 {
             bodies::square(values, scale)
         });
-        $crate::kernels::shell!($($features)?; fn residuals(tiles: &[f32], centroids: &super::Centroids, numbers: &[[f32; super::LANES]], found: &mut [[f64; super::LANES]]) {
+        $crate::kernels::shell!($($features)?; fn residuals(tiles: &[f32], centroids: &super::Centroids, numbers: &[super::Sixteen], found: &mut [[f64; super::LANES]]) {
             bodies::residuals(tiles, centroids, numbers, found)
         });
-        $crate::kernels::shell!($($features)?; fn prefetch(values: &[f32]) {
-            bodies::prefetch::<$lanes>(values)
+        $crate::kernels::shell!($($features)?; fn prefetch(bytes: std::ops::Range<*const u8>) {
+            bodies::prefetch::<$lanes>(bytes)
         });
-        $crate::kernels::shell!($($features)?; fn decay(ways: (&[f32], &[f32]), ball: (&[f32], f32), b: u32, list: &[u32]) -> f32 {
+        $crate::kernels::shell!($($features)?; fn decay(ways: &super::Ways, ball: (&[f32], f32), b: u32, list: &[u32]) -> f32 {
             bodies::decay(ways, ball, b, list)
         });
     };
@@ -275,12 +295,12 @@ impl Kernel {
         &self,
         tiles: &[f32],
         centroids: &Centroids,
-        numbers: &mut [[f32; LANES]],
-        scores: &mut [[f32; LANES]],
+        numbers: &mut [Sixteen],
+        scores: &mut [Sixteen],
     ) {
         check(tiles, centroids, numbers, scores);
         // SAFETY: `of` checked that the CPU has the features, `check` the lengths.
-        unsafe { (self.shells.nearest)(tiles, centroids, Found { numbers, scores, seconds: &mut [] }) }
+        unsafe { (self.shells.nearest)(tiles, centroids, &mut Found { numbers, scores, seconds: &mut [] }) }
     }
 
     /// Finds every lane's nearest centroid, and how far behind the second one is.
@@ -289,16 +309,11 @@ impl Kernel {
     ///
     /// # Panics
     /// Lengths that don't agree.
-    pub fn nearest_two(
-        &self,
-        tiles: &[f32],
-        centroids: &Centroids,
-        (numbers, scores, seconds): (&mut [[f32; LANES]], &mut [[f32; LANES]], &mut [[f32; LANES]]),
-    ) {
-        check(tiles, centroids, numbers, scores);
-        assert_eq!(numbers.len(), seconds.len());
+    pub fn nearest_two(&self, tiles: &[f32], centroids: &Centroids, found: &mut Found) {
+        check(tiles, centroids, found.numbers, found.scores);
+        assert_eq!(found.numbers.len(), found.seconds.len());
         // SAFETY: `of` checked that the CPU has the features, `check` the lengths.
-        unsafe { (self.shells.nearest_two)(tiles, centroids, Found { numbers, scores, seconds }) }
+        unsafe { (self.shells.nearest_two)(tiles, centroids, found) }
     }
 
     /// Finds every lane's nearest centroid, and for every centroid how near it comes to being the nearest one.
@@ -313,18 +328,15 @@ impl Kernel {
         &self,
         tiles: &[f32],
         centroids: &Centroids,
-        (numbers, scores, seconds): (&mut [[f32; LANES]], &mut [[f32; LANES]], &mut [[f32; LANES]]),
-        (room, gaps): (&mut Vec<[f32; LANES]>, &mut [[f32; LANES]]),
+        found: &mut Found,
+        (room, gaps): (&mut Vec<Sixteen>, &mut [Sixteen]),
     ) {
-        check(tiles, centroids, numbers, scores);
-        assert_eq!((numbers.len(), gaps.len()), (seconds.len(), centroids.n_centroids()));
+        check(tiles, centroids, found.numbers, found.scores);
+        assert_eq!((found.numbers.len(), gaps.len()), (found.seconds.len(), centroids.n_centroids()));
         room.resize(self.shells.most_tiles * gaps.len(), [0.0; LANES]);
         gaps.fill([f32::INFINITY; LANES]);
         // SAFETY: `of` checked that the CPU has the features, `check` the lengths.
-        unsafe {
-            let found = Found { numbers, scores, seconds };
-            (self.shells.nearest_and_gaps)(tiles, centroids, found, Gaps { room, gaps });
-        }
+        unsafe { (self.shells.nearest_and_gaps)(tiles, centroids, found, &mut Gaps { room, gaps }) }
     }
 
     /// Finds every lane's score against every centroid.
@@ -333,7 +345,7 @@ impl Kernel {
     ///
     /// # Panics
     /// Lengths that don't agree.
-    pub fn scores(&self, tiles: &[f32], centroids: &Centroids, scores: &mut [[f32; LANES]]) {
+    pub fn scores(&self, tiles: &[f32], centroids: &Centroids, scores: &mut [Sixteen]) {
         assert!(centroids.n_centroids() > 0);
         assert_eq!(tiles.len() * centroids.n_centroids(), scores.len() * centroids.n_dims() * LANES);
         // SAFETY: `of` checked that the CPU has the features, and the lengths agree.
@@ -346,7 +358,7 @@ impl Kernel {
     ///
     /// # Panics
     /// Lengths that don't agree.
-    pub fn distances(&self, tiles: &[f32], centroids: &Centroids, distances: &mut [[f32; LANES]]) {
+    pub fn distances(&self, tiles: &[f32], centroids: &Centroids, distances: &mut [Sixteen]) {
         assert!(centroids.n_centroids() > 0);
         assert_eq!(tiles.len() * centroids.n_centroids(), distances.len() * centroids.n_dims() * LANES);
         // SAFETY: `of` checked that the CPU has the features, and the lengths agree.
@@ -375,18 +387,19 @@ impl Kernel {
     /// By how much, at most, scores of the centroids of `list` (but b) have fallen relative to that of b for the points of a
     /// ball, when centroids have gone these ways; see [`crate::kmeans::bounds`].
     ///
-    /// `ways`: `[centroid][dim]`, and how half of each squared norm has changed, `[centroid]`. `ball`: its centre, `[dim]`,
+    /// `ball`: its centre, `[dim]`,
     /// and radius. Not to the last bit: within `n_dims` + 8 roundings of the terms' magnitudes.
     #[must_use]
-    pub fn decay(&self, ways: (&[f32], &[f32]), ball: (&[f32], f32), b: u32, list: &[u32]) -> f32 {
+    pub fn decay(&self, ways: &Ways, ball: (&[f32], f32), b: u32, list: &[u32]) -> f32 {
         // SAFETY: `of` checked that the CPU has the features.
         unsafe { (self.shells.decay)(ways, ball, b, list) }
     }
 
     /// Asks for values that will be read soon.
-    pub fn prefetch(&self, values: &[f32]) {
+    pub fn prefetch<T>(&self, values: &[T]) {
+        let Range { start, end } = values.as_ptr_range();
         // SAFETY: `of` checked that the CPU has the features.
-        unsafe { (self.shells.prefetch)(values) }
+        unsafe { (self.shells.prefetch)(start.cast()..end.cast()) }
     }
 
     /// Finds every lane's squared distance from the centroid of its number, by subtraction in float64.
@@ -399,7 +412,7 @@ impl Kernel {
         &self,
         tiles: &[f32],
         centroids: &Centroids,
-        numbers: &[[f32; LANES]],
+        numbers: &[Sixteen],
         distances: &mut [[f64; LANES]],
     ) {
         assert_eq!(tiles.len(), numbers.len() * centroids.n_dims() * LANES);
@@ -410,7 +423,7 @@ impl Kernel {
 }
 
 /// Whether there is a result for every tile and a centroid for it to find.
-fn check(tiles: &[f32], centroids: &Centroids, numbers: &[[f32; LANES]], scores: &[[f32; LANES]]) {
+fn check(tiles: &[f32], centroids: &Centroids, numbers: &[Sixteen], scores: &[Sixteen]) {
     assert_eq!(tiles.len(), numbers.len() * centroids.n_dims() * LANES);
     assert_eq!(numbers.len(), scores.len());
 }

@@ -78,9 +78,10 @@ use super::sweep::Run;
 use crate::columns::LANES;
 use crate::error::Result;
 use crate::ids::Ids;
-use crate::kernels::{Centroids, Kernel};
+use crate::kernels::{Centroids, Found, Kernel, Sixteen, Ways};
 use crate::rng::Keys;
 use crate::shape::{Block, Trajectories};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 /// Cells of a stack: the lanes of a tile, whose "rows" are the cells' means.
@@ -133,14 +134,6 @@ struct Past {
     /// `[centroid][dim]`.
     coordinates: Vec<f32>,
     /// Half of each squared norm.
-    halves: Vec<f32>,
-}
-
-/// How the centroids have gone since an assignment.
-struct Ways {
-    /// `[centroid][dim]`: where they are less where they were.
-    ways: Vec<f32>,
-    /// The same of half of each squared norm.
     halves: Vec<f32>,
 }
 
@@ -211,7 +204,7 @@ struct Scratch {
     lists: Vec<Vec<u32>>,
     wide_lists: Vec<Vec<u32>>,
     candidates: Centroids,
-    found: Found,
+    found: Results,
     order: Order,
     /// Per time: how much leads that were measured then have decayed, where that has been asked.
     decays: Vec<Option<f32>>,
@@ -221,7 +214,7 @@ struct Scratch {
 
 /// What the kernel finds for the tiles of a cell.
 #[derive(Default)]
-struct Found {
+struct Results {
     /// `[tile][lane]`.
     numbers: Vec<[f32; LANES]>,
     scores: Vec<[f32; LANES]>,
@@ -259,6 +252,7 @@ fn tiny(n_dims: usize) -> f64 {
 }
 
 /// A radius that holds points with these squared distances (as a kernel calculates them) from its centre.
+#[must_use]
 pub fn radius(distances: &[[f32; LANES]], n_dims: usize) -> f32 {
     let far = f64::from(largest(distances)) * (1.0 + f64::from(slack(n_dims))) + tiny(n_dims);
     (far.sqrt() as f32).next_up()
@@ -395,6 +389,9 @@ impl Pruned {
     ///
     /// # Errors
     /// An interrupt.
+    ///
+    /// # Panics
+    /// Never: the nearest centroid is never left out.
     pub fn assign(
         &mut self,
         grid: Grid,
@@ -415,7 +412,7 @@ impl Pruned {
         let present =
             Past { coordinates: centroids.coordinates().to_vec(), halves: centroids.halves().to_vec() };
         self.history.push_front(present);
-        let ways: Vec<Ways> = self.history.iter().map(|past| Ways::new(past, &self.history[0])).collect();
+        let ways: Vec<Ways> = self.history.iter().map(|past| past.ways(&self.history[0])).collect();
         let Self { cells, stacks, paths, reaches, strides, time, .. } = self;
         let (norms, ways, time, kernel) = (&norms[..], &ways[..], *time, run.kernel);
         let now = Now { centroids, norms, paths, ways, reaches, strides, time, grid, kernel };
@@ -473,7 +470,7 @@ impl Scratch {
             lists: vec![Vec::new(); CELLS],
             wide_lists: vec![Vec::new(); CELLS],
             candidates: centroids.none_of(),
-            found: Found::default(),
+            found: Results::default(),
             order: Order::default(),
             decays: Vec::new(),
             changing: Vec::new(),
@@ -658,15 +655,11 @@ fn place_of(list: &[u32], number: u32) -> usize {
     list.binary_search(&number).expect("it is on the list")
 }
 
-impl Ways {
-    fn new(then: &Past, now: &Past) -> Self {
+impl Past {
+    /// How the centroids have gone from then until now.
+    fn ways(&self, now: &Self) -> Ways {
         let less = |now: &[f32], then: &[f32]| now.iter().zip(then).map(|(now, then)| now - then).collect();
-        Self { ways: less(&now.coordinates, &then.coordinates), halves: less(&now.halves, &then.halves) }
-    }
-
-    /// By how much s(x, j) - s(x, b) may have fallen, for the rows within r of m, and any other j of the list.
-    fn decay(&self, ball: (&[f32], f32), b: u32, list: &[u32], kernel: Kernel) -> f32 {
-        kernel.decay((&self.ways, &self.halves), ball, b, list)
+        Ways { ways: less(&now.coordinates, &self.coordinates), halves: less(&now.halves, &self.halves) }
     }
 }
 
@@ -714,12 +707,12 @@ impl Cell {
             let decay = *decay.get_or_insert_with(|| {
                 let mut most = f32::NEG_INFINITY;
                 for b in bests() {
-                    most = most.max(now.ways[age].decay(ball, b, list, now.kernel));
+                    most = most.max(now.kernel.decay(&now.ways[age], ball, b, list));
                 }
                 ((f64::from(most) + error) as f32).next_up()
             });
             // NaN may change.
-            !(lead > decay)
+            lead.partial_cmp(&decay) != Some(Ordering::Greater)
         }));
         Some(changing.iter().filter(|changing| **changing).count())
     }
@@ -735,12 +728,12 @@ impl Cell {
             let from = to + from;
             let run = scratch.changing[from..].iter().position(|changing| !changing);
             to = run.map_or(self.leads.len(), |n| from + n);
-            let Found { numbers, scores, seconds, .. } = &mut scratch.found;
+            let Results { numbers, scores, seconds, .. } = &mut scratch.found;
             for values in [&mut *numbers, scores, seconds] {
                 values.resize(to - from, [0.0; LANES]);
             }
             let tiles = &rows.tiles[from * size..to * size];
-            now.kernel.nearest_two(tiles, &scratch.candidates, (numbers, scores, seconds));
+            now.kernel.nearest_two(tiles, &scratch.candidates, &mut Found { numbers, scores, seconds });
             let n_rows = self.size.n_rows.min(to * LANES) - from * LANES;
             scratch.n_evaluated += (self.covered.len() * n_rows) as u64;
             let mut marked = -1.0;
@@ -764,7 +757,7 @@ impl Cell {
     fn assign_all(&mut self, rows: &mut Rows, list: &[u32], place: Place, now: Now, scratch: &mut Scratch) {
         scratch.candidates.gather(now.centroids, list);
         scratch.n_evaluated += (list.len() * self.size.n_rows) as u64;
-        let Found { numbers, scores, seconds, room, gaps } = &mut scratch.found;
+        let Results { numbers, scores, seconds, room, gaps } = &mut scratch.found;
         for values in [&mut *numbers, scores, seconds] {
             values.resize(self.size.n_tiles, [0.0; LANES]);
         }
@@ -772,7 +765,7 @@ impl Cell {
         now.kernel.nearest_and_gaps(
             rows.tiles,
             &scratch.candidates,
-            (numbers, scores, seconds),
+            &mut Found { numbers, scores, seconds },
             (room, gaps),
         );
         self.covered.clear();
@@ -788,7 +781,7 @@ impl Cell {
             self.ordered = now.time;
         }
         let error = self.error(place, now);
-        let Found { scores, seconds, .. } = &scratch.found;
+        let Results { scores, seconds, .. } = &scratch.found;
         for (lead, found) in self.leads.iter_mut().zip(scores.iter().zip(seconds)) {
             *lead = (measured(found, error), now.time);
         }
@@ -796,7 +789,7 @@ impl Cell {
 }
 
 /// A tile's lead, less the error of measuring: the least difference of (smallest, second smallest) scores.
-fn measured((scores, seconds): (&[f32; LANES], &[f32; LANES]), error: f64) -> f32 {
+fn measured((scores, seconds): (&Sixteen, &Sixteen), error: f64) -> f32 {
     let lead = smallest(&std::array::from_fn(|lane| seconds[lane] - scores[lane]));
     ((f64::from(lead) - error) as f32).next_down()
 }
@@ -825,7 +818,7 @@ fn relabel((tiles, labels): (&[f32], &mut [i32]), n_rows: usize, now: Now, scrat
 /// Sorts a cell's rows by their leads, the smallest first, roughly: by counting, eight steps to an octave. What was found
 /// for the rows follows them, but for the numbers, which are their labels by now.
 fn order(rows: &mut Rows, n_rows: usize, scratch: &mut Scratch) {
-    let Found { scores, seconds, .. } = &mut scratch.found;
+    let Results { scores, seconds, .. } = &mut scratch.found;
     let Order { places, values, numbers, leads } = &mut scratch.order;
     leads.clear();
     leads

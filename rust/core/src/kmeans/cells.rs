@@ -301,15 +301,15 @@ impl<'c> Cluster<'c> {
         }
         self.labels.fill(self.number as i32);
         let Scratch { chunks, keys, totals, distances, sums, .. } = scratch;
-        let (mut tiles, mut rows, mut keys) = (self.tiles, self.rows, &keys[..]);
+        let (mut all_tiles, mut all_rows, mut all_keys) = (self.tiles, self.rows, &keys[..]);
         let cells = self.sizes.iter().zip(self.means.chunks_exact_mut(n_dims)).zip(self.radii);
         for ((size, mean), radius) in cells {
-            let tiles = tiles.split_off_mut(..size.n_tiles * n_dims * LANES).expect("as many as were cut");
-            let rows = rows.split_off_mut(..size.n_tiles * LANES).expect("as many as were cut");
-            let keys = keys.split_off(..size.n_rows).expect("as many as were cut");
-            gather(chunks, keys, n_dims, tiles, rows);
+            let mine = all_tiles.split_off_mut(..size.n_tiles * n_dims * LANES).expect("as many as were cut");
+            let rows = all_rows.split_off_mut(..size.n_tiles * LANES).expect("as many as were cut");
+            let keys = all_keys.split_off(..size.n_rows).expect("as many as were cut");
+            gather(chunks, keys, n_dims, mine, rows);
             // The rows join the sums, while they are near.
-            let (whole, broken) = tiles.split_at(size.n_rows / LANES * n_dims * LANES);
+            let (whole, broken) = mine.split_at(size.n_rows / LANES * n_dims * LANES);
             sums.join_tiles(grid, whole, self.number, kernel, totals);
             for lane in 0..size.n_rows % LANES {
                 let trajectory = || broken[lane..].iter().step_by(LANES).copied();
@@ -322,7 +322,7 @@ impl<'c> Cluster<'c> {
                 *mean = grid.mean(total, size.n_rows as i64);
             }
             distances.resize(size.n_tiles, [0.0; LANES]);
-            kernel.distances(tiles, &kernel.pack(mean, n_dims), distances);
+            kernel.distances(mine, &kernel.pack(mean, n_dims), distances);
             *radius = super::bounds::radius(distances, n_dims);
         }
     }
@@ -357,7 +357,9 @@ fn sort_by_high(keys: &mut Vec<u64>, other: &mut Vec<u64>) {
     for shift in [32, 32 + DIGIT, 32 + 2 * DIGIT] {
         let digit = |key: u64| (key >> shift) as usize & ((1 << DIGIT) - 1);
         let mut places = [0_u32; 1 << DIGIT];
-        keys.iter().for_each(|&key| places[digit(key)] += 1);
+        for &key in &*keys {
+            places[digit(key)] += 1;
+        }
         let mut before = 0;
         for place in &mut places {
             before += std::mem::replace(place, before);
@@ -383,7 +385,7 @@ mod tests {
             let mut keys: Vec<u64> =
                 high.iter().enumerate().map(|(i, h)| u64::from(h & mask) << 32 | i as u64).collect();
             let mut expected = keys.clone();
-            expected.sort();
+            expected.sort_unstable();
             sort_by_high(&mut keys, &mut Vec::new());
             prop_assert_eq!(keys, expected);
         }

@@ -35,6 +35,7 @@ fn batch_rows(n_clusters: usize) -> usize {
 }
 
 /// How many rows mini-batches are drawn from, where there are as many.
+#[must_use]
 pub fn n_rows(n_clusters: usize) -> usize {
     batch_rows(n_clusters).saturating_mul(MOST_BATCHES)
 }
@@ -67,7 +68,7 @@ pub fn minibatch(
     let batch_rows = batch_rows(n).min(rows.len());
     let n_batches = rows.len().div_ceil(batch_rows);
     // Sums go on for all passes, the grid has room for one.
-    let mut seen = Sums::new(n, n_dims);
+    let mut so_far = Sums::new(n, n_dims);
     let mut steps: Vec<Step> = Vec::new();
     let (mut smoothed, mut least, mut stalled) = (None, f64::INFINITY, 0);
     let weight = (20.0 / n_batches as f64).min(1.0);
@@ -75,20 +76,22 @@ pub fn minibatch(
     let mut stop = Stop::Iterations;
     'passes: for pass in 0..n_passes {
         let keys = Keys::new(Keys::new(seed, BATCH).key(pass as u64), BATCH);
-        rows.iter_mut().for_each(|(key, row)| *key = keys.key(ids.get(*row)));
+        for (key, row) in &mut rows {
+            *key = keys.key(ids.get(*row));
+        }
         rows.sort_unstable();
         for (i, batch) in rows.chunks(batch_rows).enumerate() {
             let packed = run.kernel.pack(centroids, n_dims);
             let (change, mut farthest) = assign((data, grid), (ids, ties), &packed, batch, run);
             let inertia = change.inertia(grid, centroids);
-            seen.merge_halving(&change, rows.len() as i64);
-            seen.move_centroids(grid, centroids);
+            so_far.merge_halving(&change, rows.len() as i64);
+            so_far.move_centroids(grid, centroids);
             let mut reseeded = 0;
-            if pass == 0 && i < n_batches - n_batches / 10 && seen.counts().contains(&0) {
+            if pass == 0 && i < n_batches - n_batches / 10 && so_far.counts().contains(&0) {
                 farthest.sort_unstable();
                 let mut candidates = farthest.into_iter();
                 let mut block = Block::default();
-                for k in (0..n).filter(|&k| seen.counts()[k] == 0) {
+                for k in (0..n).filter(|&k| so_far.counts()[k] == 0) {
                     let Some((_, _, row)) = candidates.next() else { break };
                     data.load(&[row], &mut block);
                     for (coordinate, x) in centroids[k * n_dims..].iter_mut().zip(block.trajectory(0)) {

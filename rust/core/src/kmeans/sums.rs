@@ -97,6 +97,9 @@ impl Sums {
     }
 
     /// An example leaves the cluster `from` and joins the cluster `to`.
+    ///
+    /// # Panics
+    /// A cluster beyond the last.
     #[inline]
     pub fn relabel(&mut self, grid: Grid, trajectory: impl Iterator<Item = f32>, from: usize, to: usize) {
         if from == to {

@@ -119,6 +119,10 @@ impl Run<'_> {
                     rows.clear();
                     rows.extend(valid.by_ref().take(BLOCK_ROWS));
                     data.load(rows, block);
+                    // The memory answers while the kernel works.
+                    let next = rows.last().map_or(range.end, |last| last + 1);
+                    let next = next..(next + BLOCK_ROWS).min(data.columns().n_examples());
+                    data.columns().prefetch(next, kernel);
                     numbers.resize(block.n_tiles(), [0.0; LANES]);
                     scores.resize(block.n_tiles(), [0.0; LANES]);
                     if let Some(centroids) = centroids {

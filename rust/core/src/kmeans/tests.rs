@@ -142,7 +142,7 @@ fn naive_lloyd(
                 }
             }
         }
-        let unit = (grid.mean(1, 1) as f64).powi(2);
+        let unit = f64::from(grid.mean(1, 1)).powi(2);
         steps.push(Step { inertia: inertia as f64 * unit, moved, reseeded });
         if moved == 0 && reseeded == 0 {
             return (steps, Stop::NoLabelMoved);
