@@ -171,21 +171,25 @@ impl<'a> Columns<'a> {
         rows.filter(move |&row| valid.is_none_or(|valid| valid[row]))
     }
 
-    /// Fills `tile` (`[state][lane]`, T x 16) with up to sixteen rows; lanes beyond them are zero.
+    /// Fills `tile` (`[state][lane]`, T x 16) with one to sixteen rows; lanes beyond the last one repeat it.
+    ///
+    /// Of each loss the value of `minus` (`[state]`) for its state is subtracted: zeros leave all as it is.
     ///
     /// # Panics
-    /// A row number beyond N, more than sixteen rows, or a tile of another size.
-    pub fn load_tile(&self, rows: &[usize], tile: &mut [f32]) {
-        self.values.load_rows(rows, tile);
+    /// A row number beyond N, no row or more than sixteen, a tile of another size or not T numbers to subtract.
+    pub fn load_tile(&self, rows: &[usize], minus: &[f32], tile: &mut [f32]) {
+        self.values.load_rows(rows, minus, tile);
     }
 
-    /// Fills `tiles` (`[tile][state][lane]`, one for every sixteen rows) with a range of rows; lanes beyond them are
-    /// zero. The faster way, the more so the longer the range: 512 rows are a good one.
+    /// Fills `tiles` (`[tile][state][lane]`, one for every sixteen rows) with a range of rows; lanes beyond the last one
+    /// repeat it. The faster way, the more so the longer the range: 512 rows are a good one.
+    ///
+    /// Of each loss the value of `minus` (`[state]`) for its state is subtracted: zeros leave all as it is.
     ///
     /// # Panics
-    /// A range beyond N, or tiles of another size.
-    pub fn load_range(&self, rows: Range<usize>, tiles: &mut [f32]) {
-        self.values.load_range(rows, tiles);
+    /// A range beyond N, tiles of another size or not T numbers to subtract.
+    pub fn load_range(&self, rows: Range<usize>, minus: &[f32], tiles: &mut [f32]) {
+        self.values.load_range(rows, minus, tiles);
     }
 
     /// Asks for a range of rows that will be loaded soon.
@@ -197,9 +201,9 @@ impl<'a> Columns<'a> {
     #[must_use]
     pub fn gather(&self, rows: &[usize]) -> Vec<Vec<f32>> {
         let mut columns = vec![Vec::with_capacity(rows.len()); self.n_states];
-        let mut tile = vec![0.0; self.n_states * LANES];
+        let (minus, mut tile) = (vec![0.0; self.n_states], vec![0.0; self.n_states * LANES]);
         for rows in rows.chunks(LANES) {
-            self.load_tile(rows, &mut tile);
+            self.load_tile(rows, &minus, &mut tile);
             for (column, lanes) in columns.iter_mut().zip(tile.chunks_exact(LANES)) {
                 column.extend_from_slice(&lanes[..rows.len()]);
             }

@@ -27,26 +27,26 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
         self.to_f32().is_finite()
     }
 
-    /// Rounds neighbours to float32; `out` is as long as `values`.
+    /// Rounds neighbours to float32 and subtracts a number; `out` is as long as `values`.
     ///
     /// # Panics
     /// Unequal lengths.
     #[inline]
-    fn convert(values: &[Self], out: &mut [f32]) {
+    fn convert(values: &[Self], minus: f32, out: &mut [f32]) {
         assert_eq!(values.len(), out.len());
         for (out, value) in out.iter_mut().zip(values) {
-            *out = value.to_f32();
+            *out = value.to_f32() - minus;
         }
     }
 
-    /// Rounds the values at sixteen places to float32.
+    /// Rounds the values at sixteen places to float32 and subtracts a number.
     ///
     /// # Panics
     /// A place beyond the values.
     #[inline]
-    fn gather(values: &[Self], places: &[usize; LANES], out: &mut [f32; LANES]) {
+    fn gather(values: &[Self], places: &[usize; LANES], minus: f32, out: &mut [f32; LANES]) {
         for (out, &place) in out.iter_mut().zip(places) {
-            *out = values[place].to_f32();
+            *out = values[place].to_f32() - minus;
         }
     }
 
@@ -93,12 +93,13 @@ impl Element for f16 {
         self.is_finite()
     }
     #[inline]
-    fn convert(values: &[Self], out: &mut [f32]) {
+    fn convert(values: &[Self], minus: f32, out: &mut [f32]) {
         values.convert_to_f32_slice(out);
+        out.iter_mut().for_each(|x| *x -= minus);
     }
     #[inline]
-    fn gather(values: &[Self], places: &[usize; LANES], out: &mut [f32; LANES]) {
-        places.map(|place| values[place]).convert_to_f32_slice(out);
+    fn gather(values: &[Self], places: &[usize; LANES], minus: f32, out: &mut [f32; LANES]) {
+        Self::convert(&places.map(|place| values[place]), minus, out);
     }
     fn wrap(states: States<'_, Self>) -> Values<'_> {
         Values::F16(states)
@@ -146,8 +147,8 @@ mod tests {
         let mut converted = vec![0.0; values.len()];
         for cut in [0, 1, 5, 16, 65_531] {
             let (left, right) = converted.split_at_mut(cut);
-            E::convert(&values[..cut], left);
-            E::convert(&values[cut..], right);
+            E::convert(&values[..cut], 0.0, left);
+            E::convert(&values[cut..], 0.0, right);
             for (bits, (&value, &converted)) in (0..=u16::MAX).zip(values.iter().zip(&converted)) {
                 let expected = by_definition(bits, exponent_bits);
                 for found in [value.to_f32(), converted] {
@@ -177,7 +178,7 @@ mod tests {
         fn float64_is_rounded_once(bits in any::<u64>()) {
             let value = f64::from_bits(bits);
             let mut out = [0.0; 3];
-            f64::convert(&[value; 3], &mut out);
+            f64::convert(&[value; 3], 0.0, &mut out);
             prop_assert!(out.iter().all(|x| x.to_bits() == (value as f32).to_bits()));
             prop_assert_eq!(value.is_finite_as_f32(), (value as f32).is_finite());
         }

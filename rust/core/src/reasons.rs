@@ -94,11 +94,12 @@ pub fn mark(
         let (found, most) = (states[index] as i128, n_states as i128 - 1);
         return Err(Error::Element { argument: "states", index, found, least: 0, most });
     }
+    let as_they_are = vec![0.0; n_states];
     let block_rows = (BLOCK_VALUES / n_states).next_multiple_of(LANES);
     sweep(why, n_states, n_threads, watch, Vec::new, |tiles, mut first, why| {
         for why in why.chunks_mut(block_rows) {
             tiles.resize(why.len().div_ceil(LANES) * n_states * LANES, 0.0);
-            columns.load_range(first..first + why.len(), tiles);
+            columns.load_range(first..first + why.len(), &as_they_are, tiles);
             first += why.len();
             for (why, tile) in why.chunks_mut(LANES).zip(tiles.chunks_exact(n_states * LANES)) {
                 if rule == Rule::NonFinite && all_finite(tile) {

@@ -225,11 +225,11 @@ impl<'a> Trajectories<'a> {
         if let Some(range) = consecutive(rows) {
             return self.load_range(range, block);
         }
-        let tiles = self.make_room(rows.len(), block);
-        for (rows, tile) in rows.chunks(LANES).zip(tiles.chunks_exact_mut(self.columns.n_states() * LANES)) {
-            self.columns.load_tile(rows, tile);
-        }
-        self.reshape(block);
+        self.fill(rows.len(), block, |minus, tiles| {
+            for (rows, tile) in rows.chunks(LANES).zip(tiles.chunks_exact_mut(minus.len() * LANES)) {
+                self.columns.load_tile(rows, minus, tile);
+            }
+        });
     }
 
     /// Loads a range of rows (any number of them, usually at most 512) into `block`: the faster way, for stretches
@@ -238,22 +238,21 @@ impl<'a> Trajectories<'a> {
     /// # Panics
     /// A range beyond N.
     pub fn load_range(&self, rows: Range<usize>, block: &mut Block) {
-        let tiles = self.make_room(rows.len(), block);
-        self.columns.load_range(rows, tiles);
-        self.reshape(block);
+        self.fill(rows.len(), block, |minus, tiles| self.columns.load_range(rows, minus, tiles));
     }
 
-    /// The memory for the tiles of `n_rows` rows as they are, `[tile][state][lane]`.
-    fn make_room<'b>(&self, n_rows: usize, block: &'b mut Block) -> &'b mut [f32] {
+    /// Lets `load` fill the tiles of `n_rows` rows (`[tile][state][lane]`) with losses minus a value per state, and makes
+    /// of them what is to be compared.
+    fn fill(&self, n_rows: usize, block: &mut Block, load: impl FnOnce(&[f32], &mut [f32])) {
+        let (raw_size, size) = (self.columns.n_states() * LANES, self.n_dims() * LANES);
         block.n_rows = n_rows;
         block.n_dims = self.n_dims();
-        block.values.resize(n_rows.div_ceil(LANES) * self.columns.n_states() * LANES, 0.0);
-        &mut block.values
-    }
-
-    /// Makes of the losses in `block` what is to be compared.
-    fn reshape(&self, block: &mut Block) {
-        let (raw_size, size) = (self.columns.n_states() * LANES, self.n_dims() * LANES);
+        block.values.resize(n_rows.div_ceil(LANES) * raw_size, 0.0);
+        if self.shape == Shape::Raw {
+            // Subtracted on the way in, so that there is no second pass.
+            return load(&self.centre, &mut block.values);
+        }
+        load(&vec![0.0; self.columns.n_states()], &mut block.values);
         for i in 0..block.n_tiles() {
             let raw = i * raw_size..(i + 1) * raw_size;
             self.shape.apply(&mut block.values[raw.clone()]);
@@ -261,19 +260,11 @@ impl<'a> Trajectories<'a> {
             if size < raw_size {
                 block.values.copy_within(raw.start..raw.start + size, i * size);
             }
-            let (tile, _) = block.values[i * size..(i + 1) * size].as_chunks_mut::<LANES>();
-            for (lanes, centre) in tile.iter_mut().zip(&self.centre) {
+            let tile = block.values[i * size..(i + 1) * size].chunks_exact_mut(LANES);
+            for (lanes, centre) in tile.zip(&self.centre) {
                 for x in lanes {
                     *x -= centre;
                 }
-            }
-        }
-        let n_rows = block.n_rows % LANES;
-        if n_rows > 0 {
-            let last = (block.n_tiles() - 1) * size;
-            for lanes in block.values[last..last + size].chunks_exact_mut(LANES) {
-                let value = lanes[n_rows - 1];
-                lanes[n_rows..].fill(value);
             }
         }
     }

@@ -26,9 +26,6 @@ const CHUNK: usize = 64;
 /// Stretches of neighbours in a tile up to which it is worth copying them one by one.
 const MOST_STRETCHES: usize = 6;
 
-/// What stands in for rows that a tile has no example for.
-static NO_ROW: [f32; CHUNK] = [0.0; CHUNK];
-
 /// Every `stride`-th value of a slice, from its first on: one state's losses, wherever they lie.
 #[derive(Debug, Clone, Copy)]
 pub struct Strided<'a, E> {
@@ -71,13 +68,14 @@ pub enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// Fills tiles (`[tile][state][lane]`) with a range of rows; lanes beyond it are zero.
-    pub(crate) fn load_range(&self, rows: Range<usize>, tiles: &mut [f32]) {
+    /// Fills tiles (`[tile][state][lane]`) with a range of rows minus a value per state; lanes beyond the last row
+    /// repeat it.
+    pub(crate) fn load_range(&self, rows: Range<usize>, minus: &[f32], tiles: &mut [f32]) {
         match self {
-            Self::F32(states) => states.load_range(rows, tiles),
-            Self::F64(states) => states.load_range(rows, tiles),
-            Self::F16(states) => states.load_range(rows, tiles),
-            Self::Bf16(states) => states.load_range(rows, tiles),
+            Self::F32(states) => states.load_range(rows, minus, tiles),
+            Self::F64(states) => states.load_range(rows, minus, tiles),
+            Self::F16(states) => states.load_range(rows, minus, tiles),
+            Self::Bf16(states) => states.load_range(rows, minus, tiles),
         }
     }
 
@@ -91,13 +89,14 @@ impl Values<'_> {
         }
     }
 
-    /// Fills a tile (`[state][lane]`) with up to sixteen rows; lanes beyond them are zero.
-    pub(crate) fn load_rows(&self, rows: &[usize], tile: &mut [f32]) {
+    /// Fills a tile (`[state][lane]`) with one to sixteen rows minus a value per state; lanes beyond the last row
+    /// repeat it.
+    pub(crate) fn load_rows(&self, rows: &[usize], minus: &[f32], tile: &mut [f32]) {
         match self {
-            Self::F32(states) => states.load_rows(rows, tile),
-            Self::F64(states) => states.load_rows(rows, tile),
-            Self::F16(states) => states.load_rows(rows, tile),
-            Self::Bf16(states) => states.load_rows(rows, tile),
+            Self::F32(states) => states.load_rows(rows, minus, tile),
+            Self::F64(states) => states.load_rows(rows, minus, tile),
+            Self::F16(states) => states.load_rows(rows, minus, tile),
+            Self::Bf16(states) => states.load_rows(rows, minus, tile),
         }
     }
 }
@@ -118,20 +117,20 @@ impl<'a, E: Element> States<'a, E> {
         Self { runs, n_states: first }
     }
 
-    fn load_range(&self, rows: Range<usize>, tiles: &mut [f32]) {
+    fn load_range(&self, rows: Range<usize>, minus: &[f32], tiles: &mut [f32]) {
         let size = self.n_states * LANES;
-        assert!(tiles.len() == rows.len().div_ceil(LANES) * size);
+        assert!(tiles.len() == rows.len().div_ceil(LANES) * size && minus.len() == self.n_states);
         for run in self.runs.iter().filter(|run| run.stride == 1) {
-            let lanes = run.first * LANES..(run.first + 1) * LANES;
+            let (at, minus) = (run.first * LANES, minus[run.first]);
             let (full, rest) = run.states[0][rows.clone()].as_chunks::<LANES>();
             let mut tiles = tiles.chunks_exact_mut(size);
             for (values, tile) in full.iter().zip(&mut tiles) {
-                E::convert(values, &mut tile[lanes.clone()]);
+                E::convert(values, minus, &mut tile[at..at + LANES]);
             }
-            if let Some(tile) = tiles.next() {
-                let (found, none) = tile[lanes].split_at_mut(rest.len());
-                E::convert(rest, found);
-                none.fill(0.0);
+            if let (Some(tile), Some(last)) = (tiles.next(), rest.last()) {
+                let (found, others) = tile[at..at + LANES].split_at_mut(rest.len());
+                E::convert(rest, minus, found);
+                others.fill(last.to_f32() - minus);
             }
         }
         if self.runs.iter().all(|run| run.stride == 1) {
@@ -140,11 +139,11 @@ impl<'a, E: Element> States<'a, E> {
         // Tile by tile, so that several runs find the rows in the first-level cache.
         let mut room = [0.0; CHUNK * LANES];
         for (tile, start) in tiles.chunks_exact_mut(size).zip(rows.clone().step_by(LANES)) {
-            let end = rows.end.min(start + LANES);
+            let last = rows.end.min(start + LANES) - 1;
+            let neighbours = last - start == LANES - 1;
             for run in self.runs.iter().filter(|run| run.stride > 1) {
-                let row = |lane| start + lane;
-                let picked = Picked { n_rows: end - start, last: end - 1, neighbours: true, row };
-                run.load(&picked, &mut room, run.of(tile));
+                let picked = Picked { last, neighbours, row: |lane| last.min(start + lane) };
+                run.load(&picked, minus, &mut room, tile);
             }
         }
     }
@@ -160,24 +159,26 @@ impl<'a, E: Element> States<'a, E> {
         }
     }
 
-    fn load_rows(&self, rows: &[usize], tile: &mut [f32]) {
-        assert!(rows.len() <= LANES && tile.len() == self.n_states * LANES);
-        let Some(&last) = rows.iter().max() else { return tile.fill(0.0) };
+    fn load_rows(&self, rows: &[usize], minus: &[f32], tile: &mut [f32]) {
+        assert!((1..=LANES).contains(&rows.len()));
+        assert!(tile.len() == self.n_states * LANES && minus.len() == self.n_states);
         let mut stretches = [(0, 0); MOST_STRETCHES];
         let stretches = stretches_of(rows, &mut stretches);
         let neighbours = stretches.len() == 1;
-        let picked = Picked { n_rows: rows.len(), last, neighbours, row: |lane| rows[lane] };
+        let last = rows.iter().fold(0, |last, &row| row.max(last));
+        let picked = Picked { last, neighbours, row: |lane: usize| rows[lane.min(rows.len() - 1)] };
         for run in self.runs.iter().filter(|run| run.stride == 1) {
-            let (values, from) = (run.states[0], run.first * LANES);
+            let (values, at) = (run.states[0], run.first * LANES);
             // Sixteen neighbours from each stretch's first one on. What that writes beyond the stretch is overwritten: by
             // the next stretch, or by the next state.
-            let fits = last + LANES <= values.len() && from + 2 * LANES <= tile.len();
+            let fits = last + LANES <= values.len() && at + 2 * LANES <= tile.len();
             if neighbours || fits && !stretches.is_empty() {
                 for &(lane, row) in stretches {
-                    E::convert(&values[row..row + LANES], &mut tile[from + lane..from + lane + LANES]);
+                    let lanes = &mut tile[at + lane..at + lane + LANES];
+                    E::convert(&values[row..row + LANES], minus[run.first], lanes);
                 }
             } else {
-                run.gather(&picked, run.of(tile));
+                run.gather(&picked, minus, tile);
             }
         }
         if self.runs.iter().all(|run| run.stride == 1) {
@@ -185,38 +186,34 @@ impl<'a, E: Element> States<'a, E> {
         }
         let mut room = [0.0; CHUNK * LANES];
         for run in self.runs.iter().filter(|run| run.stride > 1) {
-            run.load(&picked, &mut room, run.of(tile));
+            run.load(&picked, minus, &mut room, tile);
         }
     }
 }
 
 /// The rows for a tile.
 struct Picked<F> {
-    /// How many there are, up to sixteen.
-    n_rows: usize,
     /// The largest of them.
     last: usize,
-    /// Whether each is the one after that before it.
+    /// Whether there are sixteen and each is the one after that before it.
     neighbours: bool,
     /// The row of each lane.
     row: F,
 }
 
 impl<E: Element> Run<'_, E> {
-    /// The run's part of a tile.
-    fn of<'t>(&self, tile: &'t mut [f32]) -> &'t mut [f32] {
-        &mut tile[self.first * LANES..][..self.states.len() * LANES]
+    /// The run's part of a tile, or of what is subtracted: `size` values per state.
+    fn part(&self, size: usize) -> Range<usize> {
+        self.first * size..(self.first + self.states.len()) * size
     }
 
     /// Fills the run's part of a tile value by value.
     #[inline]
-    fn gather(&self, picked: &Picked<impl Fn(usize) -> usize>, tile: &mut [f32]) {
-        // Lanes without an example repeat the first one, and then become zeros.
-        let row = |lane: usize| (picked.row)(if lane < picked.n_rows { lane } else { 0 });
-        let places = std::array::from_fn(|lane| row(lane) * self.stride);
-        for (values, lanes) in self.states.iter().zip(tile.as_chunks_mut().0) {
-            E::gather(values, &places, lanes);
-            lanes[picked.n_rows..].fill(0.0);
+    fn gather(&self, picked: &Picked<impl Fn(usize) -> usize>, minus: &[f32], tile: &mut [f32]) {
+        let places = std::array::from_fn(|lane| (picked.row)(lane) * self.stride);
+        let lanes = tile[self.part(LANES)].as_chunks_mut().0.iter_mut();
+        for ((values, minus), lanes) in self.states.iter().zip(&minus[self.part(1)]).zip(lanes) {
+            E::gather(values, &places, *minus, lanes);
         }
     }
 
@@ -225,56 +222,61 @@ impl<E: Element> Run<'_, E> {
     fn load(
         &self,
         picked: &Picked<impl Fn(usize) -> usize>,
+        minus: &[f32],
         room: &mut [f32; CHUNK * LANES],
         tile: &mut [f32],
     ) {
-        let &Picked { n_rows, last, neighbours, ref row } = picked;
-        if self.states.len() == 1 || last >= self.n_whole {
-            return self.gather(picked, tile);
+        if self.states.len() == 1 || picked.last >= self.n_whole {
+            return self.gather(picked, minus, tile);
         }
-        for (first, tile) in (0..).step_by(CHUNK).zip(tile.chunks_mut(CHUNK * LANES)) {
-            let width = tile.len() / LANES;
-            let values = |lane: usize| &self.states[0][row(lane) * self.stride + first..][..width];
-            if E::as_f32(&[]).is_some() {
-                let found = |lane| if lane < n_rows { E::as_f32(values(lane)) } else { None };
-                transpose(|lane| found(lane).unwrap_or(&NO_ROW[..width]), tile);
+        let chunks = minus[self.part(1)].chunks(CHUNK).zip(tile[self.part(LANES)].chunks_mut(CHUNK * LANES));
+        for (first, (minus, tile)) in (0..).step_by(CHUNK).zip(chunks) {
+            let width = minus.len();
+            let row = |lane| &self.states[0][(picked.row)(lane) * self.stride + first..];
+            if picked.neighbours
+                && let Some(rows) = E::as_f32(row(0))
+            {
+                transpose(rows, self.stride, minus, tile);
                 continue;
             }
-            let (rows, others) = room[..width * LANES].split_at_mut(width * n_rows);
-            if neighbours && self.stride == width {
-                E::convert(&self.states[0][row(0) * width..][..rows.len()], rows);
+            let room = &mut room[..width * LANES];
+            if picked.neighbours && self.stride == width {
+                E::convert(&row(0)[..room.len()], 0.0, room);
             } else {
-                for (lane, row) in rows.chunks_exact_mut(width).enumerate() {
-                    E::convert(values(lane), row);
+                for (lane, values) in room.chunks_exact_mut(width).enumerate() {
+                    E::convert(&row(lane)[..width], 0.0, values);
                 }
             }
-            others.fill(0.0);
-            transpose(|lane| &room[lane * width..][..width], tile);
+            transpose(room, width, minus, tile);
         }
     }
 }
 
-/// Turns sixteen rows of W values into W times sixteen lanes.
+/// Turns sixteen rows, of which each begins `stride` after the one before it, into sixteen lanes per state, minus a
+/// value per state.
 ///
 /// Four by four in registers, through the crate `wide`: of the same written with arrays compilers make one load and
 /// one store per value, which takes three times as long.
-#[inline]
-fn transpose<'r>(row: impl Fn(usize) -> &'r [f32], tile: &mut [f32]) {
-    let tile = tile.as_chunks_mut::<LANES>().0;
+#[inline(never)]
+fn transpose(rows: &[f32], stride: usize, minus: &[f32], tile: &mut [f32]) {
+    let width = minus.len();
+    let (quads, others) = tile.as_chunks_mut::<LANES>().0.as_chunks_mut::<4>();
+    let (minus, other_minus) = minus.as_chunks::<4>();
+    // Of one known length, so that no comparison guards each of them.
+    let n = quads.len().min(minus.len());
     for lane in (0..LANES).step_by(4) {
-        let rows: [&[f32]; 4] = std::array::from_fn(|i| row(lane + i));
-        let [a, b, c, d] = rows.map(|row| row.as_chunks::<4>().0);
-        let (quads, others) = tile.as_chunks_mut::<4>();
-        for ((((a, b), c), d), lanes) in a.iter().zip(b).zip(c).zip(d).zip(quads) {
-            let columns = f32x4::transpose([a, b, c, d].map(|values| f32x4::new(*values)));
-            for (lanes, column) in lanes.iter_mut().zip(columns) {
+        let rows: [&[f32]; 4] = std::array::from_fn(|i| &rows[(lane + i) * stride..][..width]);
+        let [a, b, c, d] = rows.map(|row| &row.as_chunks::<4>().0[..n]);
+        for (i, (lanes, minus)) in quads[..n].iter_mut().zip(&minus[..n]).enumerate() {
+            let rows = [a[i], b[i], c[i], d[i]].map(|values| f32x4::new(values) - f32x4::new(*minus));
+            for (lanes, column) in lanes.iter_mut().zip(f32x4::transpose(rows)) {
                 lanes[lane..lane + 4].copy_from_slice(&column.to_array());
             }
         }
         for (i, row) in rows.into_iter().enumerate() {
             let values = row.as_chunks::<4>().1;
-            for (lanes, &value) in others.iter_mut().zip(values) {
-                lanes[lane + i] = value;
+            for ((lanes, value), minus) in others.iter_mut().zip(values).zip(other_minus) {
+                lanes[lane + i] = value - minus;
             }
         }
     }
@@ -370,7 +372,12 @@ mod tests {
         }
     }
 
-    /// A tile's lane by lane, state by state: what it should hold, and zeros beyond the rows.
+    /// A number to subtract from a state.
+    fn minus(state: usize) -> f32 {
+        if state.is_multiple_of(3) { 0.0 } else { 1.5 * state as f32 }
+    }
+
+    /// Tiles lane by lane, state by state: what they should hold; the last row beyond it.
     fn check<E: Element>(
         columns: &Columns,
         rows: &[usize],
@@ -380,9 +387,10 @@ mod tests {
         let t = columns.n_states();
         for (at, &found) in tiles.iter().enumerate() {
             let (tile, state, lane) = (at / (t * LANES), at / LANES % t, at % LANES);
-            let expected = rows.get(tile * LANES + lane).map_or(0.0, |&row| value(row, state).to_f32());
+            let row = rows[(tile * LANES + lane).min(rows.len() - 1)];
+            let expected = value(row, state).to_f32() - minus(state);
             let equal = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
-            assert!(equal, "row {:?}, state {state}: {found}, not {expected}", rows.get(tile * LANES + lane));
+            assert!(equal, "row {row}, state {state}: {found}, not {expected}");
         }
     }
 
@@ -392,14 +400,15 @@ mod tests {
         rows: &[usize],
         value: impl Fn(usize, usize) -> E + Copy,
     ) {
+        let minus: Vec<f32> = (0..t).map(minus).collect();
         for lie in LIES {
             lay(lie, (n, t), value, |columns| {
                 let mut tiles = vec![f32::NAN; range.len().div_ceil(LANES) * t * LANES];
-                columns.load_range(range.clone(), &mut tiles);
+                columns.load_range(range.clone(), &minus, &mut tiles);
                 check(columns, &range.clone().collect::<Vec<_>>(), value, &tiles);
                 for rows in rows.chunks(LANES) {
                     let mut tile = vec![f32::NAN; t * LANES];
-                    columns.load_tile(rows, &mut tile);
+                    columns.load_tile(rows, &minus, &mut tile);
                     check(columns, rows, value, &tile);
                 }
             });
@@ -454,7 +463,7 @@ mod tests {
         let windows =
             Columns::all_valid(Layout::Columns((0..3).map(|s| &values[s..s + 50]).collect())).unwrap();
         let mut tiles = vec![f32::NAN; 4 * 3 * LANES];
-        windows.load_range(0..50, &mut tiles);
+        windows.load_range(0..50, &[minus(0), minus(1), minus(2)], &mut tiles);
         check(&windows, &(0..50).collect::<Vec<_>>(), |row, state| (row + state) as f32, &tiles);
     }
 
