@@ -95,7 +95,9 @@ impl Element for f16 {
     #[inline]
     fn convert(values: &[Self], minus: f32, out: &mut [f32]) {
         values.convert_to_f32_slice(out);
-        out.iter_mut().for_each(|x| *x -= minus);
+        for x in out {
+            *x -= minus;
+        }
     }
     #[inline]
     fn gather(values: &[Self], places: &[usize; LANES], minus: f32, out: &mut [f32; LANES]) {

@@ -70,48 +70,30 @@
 //! way's. Per candidate and tile that is looked at: the kernel's score. A tile that isn't costs a comparison, and its
 //! rows are not read: inertia comes from the sums. Memory: 8 bytes per cell and centroid.
 
+use super::cell::{CELLS, Cell, Now, ORDER_AGAIN, Place, Rows, SETTLED, Scratch, place_of};
 use super::cells::{CELL_ROWS, Cells, NO_ROW, Size};
-use super::fit::MOST_MAGNITUDE;
-use super::lloyd::Course;
+use super::margin::{norm, slack, smallest, tiny};
+use super::promise::tile_of;
 use super::sums::{Grid, Sums};
 use super::sweep::Run;
 use crate::columns::LANES;
 use crate::error::Result;
 use crate::ids::Ids;
-use crate::kernels::{Centroids, Found, Kernel, Sixteen, Ways};
+use crate::kernels::{Centroids, Ways};
 use crate::rng::Keys;
-use crate::shape::{Block, Trajectories};
-use std::cmp::Ordering;
+use crate::shape::Trajectories;
 use std::collections::VecDeque;
-
-/// Cells of a stack: the lanes of a tile, whose "rows" are the cells' means.
-const CELLS: usize = LANES;
 
 /// Scores between two looks at the watch, were none left out, times T; see [`super::sweep`].
 const BATCH_WORK: usize = if cfg!(test) { 1 << 18 } else { 1 << 30 };
 
-/// What [`promising`] wants: so many iterations to come, so many rows of a cluster on average, so many scores of a row's
-/// left out, and no more than this share of them calculated.
-const LEAST_ITERATIONS: usize = 4;
-const LEAST_PER_CLUSTER: usize = 64;
-const LEAST_SAVED: f64 = 32.0;
-const MOST_SHARE: f64 = 0.5;
-/// Rows by which [`promising`] judges.
-const SAMPLE_ROWS: usize = 4096;
-/// Bytes of the sorted copy, at most: beyond, the plain way reads the columns where they lie.
-const MOST_BYTES: usize = 1 << 29;
-
 /// A cell that is calculated as a whole is so with all the centroids that would become candidates within so many steps like
-/// the last one, so that it need not be again when they do; from the second assignment of the cells on, when steps have
-/// begun to shrink.
+/// the last one, so that it need not be again when they do; from the assignment
+/// [`SETTLED`] on.
 const HORIZON: f32 = 2.0;
-const SETTLED: u32 = 2;
 
 /// Assignments that leads are remembered for.
 const HISTORY: usize = 32;
-/// Rows are sorted by their leads when steps have begun to shrink, and when so many assignments later more than a quarter
-/// of the tiles may change.
-const ORDER_AGAIN: u32 = 6;
 
 /// Sorted rows and what is known about their scores.
 pub struct Pruned {
@@ -152,167 +134,6 @@ struct Stack {
     /// The last one.
     rise: [f64; CELLS],
     cells: Vec<Cell>,
-}
-
-/// What is known of one cell.
-struct Cell {
-    size: Size,
-    /// `[dim]`: m.
-    mean: Vec<f32>,
-    /// The candidates that all tiles were calculated with, ascending.
-    covered: Vec<Candidate>,
-    /// Per tile: its lead, less the error of measuring, and when it was calculated.
-    leads: Vec<(f32, u32)>,
-    /// When its rows were sorted by their leads.
-    ordered: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Candidate {
-    number: u32,
-    /// s(m, c) at the last assignment.
-    score: f32,
-    /// Whether it may have been nearest to some row then, or before, since the whole cell was calculated.
-    best: bool,
-}
-
-/// What all workers look at.
-#[derive(Clone, Copy)]
-struct Now<'n> {
-    centroids: &'n Centroids,
-    /// |c|, rounded up.
-    norms: &'n [f32],
-    paths: &'n [f64],
-    /// By age: how the centroids have gone since so many assignments ago.
-    ways: &'n [Ways],
-    reaches: &'n [f32],
-    strides: &'n [f64],
-    time: u32,
-    grid: Grid,
-    kernel: Kernel,
-}
-
-/// A worker's part of the result, and its memory.
-struct Scratch {
-    change: Sums,
-    moved: usize,
-    n_evaluated: u64,
-    /// `[centroid][cell]`: s(m, c), and squared distances between centroids.
-    scores: Vec<[f32; CELLS]>,
-    apart: Vec<[f32; CELLS]>,
-    /// `[cell]`: candidates, ascending; and those that may become some soon.
-    lists: Vec<Vec<u32>>,
-    wide_lists: Vec<Vec<u32>>,
-    candidates: Centroids,
-    found: Results,
-    order: Order,
-    /// Per time: how much leads that were measured then have decayed, where that has been asked.
-    decays: Vec<Option<f32>>,
-    /// `[tile]`: whether it may change.
-    changing: Vec<bool>,
-}
-
-/// What the kernel finds for the tiles of a cell.
-#[derive(Default)]
-struct Results {
-    /// `[tile][lane]`.
-    numbers: Vec<[f32; LANES]>,
-    scores: Vec<[f32; LANES]>,
-    seconds: Vec<[f32; LANES]>,
-    /// `[candidate][lane]`.
-    room: Vec<[f32; LANES]>,
-    gaps: Vec<[f32; LANES]>,
-}
-
-/// What sorting a cell's rows takes.
-#[derive(Default)]
-struct Order {
-    /// Old places, in the new order.
-    places: Vec<u16>,
-    values: Vec<f32>,
-    numbers: Vec<u32>,
-    leads: Vec<f32>,
-}
-
-/// A cell's part of the sorted rows.
-struct Rows<'r> {
-    tiles: &'r mut [f32],
-    numbers: &'r mut [u32],
-    labels: &'r mut [i32],
-}
-
-/// What a sum may be wrong by, as a share of its terms' magnitudes.
-fn slack(n_dims: usize) -> f32 {
-    (2 * n_dims + 40) as f32 * (f32::EPSILON / 2.0)
-}
-
-/// What underflows may cost in all.
-fn tiny(n_dims: usize) -> f64 {
-    libm::ldexp((n_dims + 16) as f64, -120)
-}
-
-/// A radius that holds points with these squared distances (as a kernel calculates them) from its centre.
-#[must_use]
-pub fn radius(distances: &[[f32; LANES]], n_dims: usize) -> f32 {
-    let far = f64::from(largest(distances)) * (1.0 + f64::from(slack(n_dims))) + tiny(n_dims);
-    (far.sqrt() as f32).next_up()
-}
-
-/// The norm, rounded up.
-fn norm(point: impl Iterator<Item = f32>) -> f64 {
-    point.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() * (1.0 + 1e-12)
-}
-
-/// Whether bounds hold: row numbers fit, and no score overflows.
-#[must_use]
-pub fn safe(data: &Trajectories, centroids: &[f32]) -> bool {
-    data.columns().n_examples() < NO_ROW as usize && centroids.iter().all(|c| c.abs() <= MOST_MAGNITUDE)
-}
-
-/// Whether sorting is going to pay. This depends on rows, ids and parameters, not on the machine.
-///
-/// It asks a sample how many centroids j there are within 2 d of a row's nearest centroid b, itself at the distance d:
-/// by the triangle inequality no others could be nearer. Shells around b leave about these as candidates: all of them in
-/// unstructured data of many dimensions, an eighth of a hundred in falling curves.
-#[must_use]
-pub fn promising(data: &Trajectories, course: Course, centroids: &[f32], kernel: Kernel) -> bool {
-    let packed = kernel.pack(centroids, data.n_dims());
-    let (n, n_rows) = (packed.n_centroids(), data.columns().n_valid());
-    let enough = course.n_iterations >= LEAST_ITERATIONS
-        && n_rows / n >= LEAST_PER_CLUSTER
-        && n_rows.saturating_mul(4 * data.n_dims()) <= MOST_BYTES;
-    if !enough || (n as f64) < LEAST_SAVED || !safe(data, centroids) {
-        return false;
-    }
-    let sample = &course.sample[..course.sample.len().min(SAMPLE_ROWS)];
-    let mut block = Block::default();
-    let (mut numbers, mut scores) = ([[0.0; LANES]], [[0.0; LANES]]);
-    let (mut apart, mut near) = (vec![[0.0; LANES]; n], vec![[0.0; LANES]; n]);
-    let mut n_kept = 0;
-    for rows in sample.chunks(LANES) {
-        data.load(rows, &mut block);
-        kernel.nearest(block.tiles(), &packed, &mut numbers, &mut scores);
-        kernel.distances(block.tiles(), &packed, &mut near);
-        kernel.distances(&tile_of(&numbers[0], centroids, data.n_dims()), &packed, &mut apart);
-        for lane in 0..rows.len() {
-            let radius = 4.0 * near[numbers[0][lane] as usize][lane];
-            n_kept += apart.iter().filter(|apart| apart[lane] <= radius).count();
-        }
-    }
-    let share = n_kept as f64 / (sample.len() * n) as f64;
-    share <= MOST_SHARE && (1.0 - share) * n as f64 >= LEAST_SAVED
-}
-
-/// A tile of the centroids of these numbers.
-fn tile_of(numbers: &[f32; LANES], coordinates: &[f32], n_dims: usize) -> Vec<f32> {
-    let mut tile = vec![0.0; n_dims * LANES];
-    for (lane, &number) in numbers.iter().enumerate() {
-        let centroid = &coordinates[number as usize * n_dims..][..n_dims];
-        for (lanes, &coordinate) in tile.chunks_exact_mut(LANES).zip(centroid) {
-            lanes[lane] = coordinate;
-        }
-    }
-    tile
 }
 
 impl Pruned {
@@ -455,26 +276,6 @@ impl Pruned {
         }
         let n_rows: usize = cells.sizes.iter().map(|size| size.n_rows).sum();
         Ok((moved, n_evaluated as f64 / (n_rows * n) as f64))
-    }
-}
-
-impl Scratch {
-    fn new(centroids: &Centroids) -> Self {
-        let n = centroids.n_centroids();
-        Self {
-            change: Sums::new(n, centroids.n_dims()),
-            moved: 0,
-            n_evaluated: 0,
-            scores: vec![[0.0; CELLS]; n],
-            apart: Vec::new(),
-            lists: vec![Vec::new(); CELLS],
-            wide_lists: vec![Vec::new(); CELLS],
-            candidates: centroids.none_of(),
-            found: Results::default(),
-            order: Order::default(),
-            decays: Vec::new(),
-            changing: Vec::new(),
-        }
     }
 }
 
@@ -642,239 +443,10 @@ impl Stack {
     }
 }
 
-/// Where a cell is in its stack, and how large.
-#[derive(Clone, Copy)]
-struct Place {
-    at: usize,
-    radius: f32,
-    norm: f32,
-}
-
-/// The place of a number in a list that has it.
-fn place_of(list: &[u32], number: u32) -> usize {
-    list.binary_search(&number).expect("it is on the list")
-}
-
 impl Past {
     /// How the centroids have gone from then until now.
     fn ways(&self, now: &Self) -> Ways {
         let less = |now: &[f32], then: &[f32]| now.iter().zip(then).map(|(now, then)| now - then).collect();
         Ways { ways: less(&now.coordinates, &self.coordinates), halves: less(&now.halves, &self.halves) }
     }
-}
-
-impl Cell {
-    fn new(size: Size, mean: &[f32]) -> Self {
-        let leads = vec![(f32::NEG_INFINITY, 0); size.n_tiles];
-        Self { size, mean: mean.to_vec(), covered: Vec::new(), leads, ordered: 0 }
-    }
-
-    /// What two scores of covered candidates may be wrong by, now and at any time before: twice that.
-    fn error(&self, place: Place, now: Now) -> f64 {
-        let magnitude = |k: usize| {
-            // On its way the centroid may have been that much farther out.
-            let reach = f64::from(now.norms[k]) + now.paths[k];
-            reach * (reach + f64::from(place.norm))
-        };
-        let most =
-            self.covered.iter().map(|candidate| magnitude(candidate.number as usize)).fold(0.0, f64::max);
-        2.0 * f64::from(slack(now.centroids.n_dims())) * most + tiny(now.centroids.n_dims())
-    }
-
-    /// How many tiles may change (`changing` says which), if all candidates of the list are covered.
-    fn changing(&mut self, list: &[u32], place: Place, now: Now, scratch: &mut Scratch) -> Option<usize> {
-        let Scratch { scores, decays, changing, .. } = scratch;
-        for candidate in &mut self.covered {
-            candidate.score = scores[candidate.number as usize][place.at];
-        }
-        let mut covered = self.covered.iter();
-        if !list.iter().all(|number| covered.any(|candidate| candidate.number == *number)) {
-            return None;
-        }
-        let error = self.error(place, now);
-        let ball = (&self.mean[..], place.radius * (1.0 + slack(self.mean.len())));
-        let bests = || self.covered.iter().filter(|candidate| candidate.best).map(|best| best.number);
-        decays.clear();
-        decays.resize(now.ways.len(), None);
-        changing.clear();
-        changing.extend(self.leads.iter().map(|&(lead, time)| {
-            // A row between two centroids: nothing needs to be known about these.
-            if lead <= 0.0 {
-                return true;
-            }
-            let age = (now.time - time) as usize;
-            let Some(decay) = decays.get_mut(age) else { return true };
-            let decay = *decay.get_or_insert_with(|| {
-                let mut most = f32::NEG_INFINITY;
-                for b in bests() {
-                    most = most.max(now.kernel.decay(&now.ways[age], ball, b, list));
-                }
-                ((f64::from(most) + error) as f32).next_up()
-            });
-            // NaN may change.
-            lead.partial_cmp(&decay) != Some(Ordering::Greater)
-        }));
-        Some(changing.iter().filter(|changing| **changing).count())
-    }
-
-    /// Labels the rows of the tiles that may change.
-    fn assign_some(&mut self, rows: &mut Rows, place: Place, now: Now, scratch: &mut Scratch) {
-        let size = now.centroids.n_dims() * LANES;
-        let error = self.error(place, now);
-        let numbers: Vec<u32> = self.covered.iter().map(|candidate| candidate.number).collect();
-        scratch.candidates.gather(now.centroids, &numbers);
-        let mut to = 0;
-        while let Some(from) = scratch.changing[to..].iter().position(|changing| *changing) {
-            let from = to + from;
-            let run = scratch.changing[from..].iter().position(|changing| !changing);
-            to = run.map_or(self.leads.len(), |n| from + n);
-            let Results { numbers, scores, seconds, .. } = &mut scratch.found;
-            for values in [&mut *numbers, scores, seconds] {
-                values.resize(to - from, [0.0; LANES]);
-            }
-            let tiles = &rows.tiles[from * size..to * size];
-            now.kernel.nearest_two(tiles, &scratch.candidates, &mut Found { numbers, scores, seconds });
-            let n_rows = self.size.n_rows.min(to * LANES) - from * LANES;
-            scratch.n_evaluated += (self.covered.len() * n_rows) as u64;
-            let mut marked = -1.0;
-            for &number in numbers.as_flattened() {
-                // Neighbours mostly have the same one.
-                if number != marked {
-                    marked = number;
-                    let place = self.covered.iter().position(|candidate| candidate.number == number as u32);
-                    self.covered[place.expect("what is found is on the list")].best = true;
-                }
-            }
-            for (lead, found) in self.leads[from..to].iter_mut().zip(scores.iter().zip(seconds.iter())) {
-                *lead = (measured(found, error), now.time);
-            }
-            let labels = &mut rows.labels[from * LANES..to * LANES];
-            relabel((tiles, labels), n_rows, now, scratch);
-        }
-    }
-
-    /// Labels all rows, and measures the candidates' gaps and the tiles' leads.
-    fn assign_all(&mut self, rows: &mut Rows, list: &[u32], place: Place, now: Now, scratch: &mut Scratch) {
-        scratch.candidates.gather(now.centroids, list);
-        scratch.n_evaluated += (list.len() * self.size.n_rows) as u64;
-        let Results { numbers, scores, seconds, room, gaps } = &mut scratch.found;
-        for values in [&mut *numbers, scores, seconds] {
-            values.resize(self.size.n_tiles, [0.0; LANES]);
-        }
-        gaps.resize(list.len(), [0.0; LANES]);
-        now.kernel.nearest_and_gaps(
-            rows.tiles,
-            &scratch.candidates,
-            &mut Found { numbers, scores, seconds },
-            (room, gaps),
-        );
-        self.covered.clear();
-        self.covered.extend(list.iter().map(|&number| Candidate {
-            number,
-            score: scratch.scores[number as usize][place.at],
-            best: false,
-        }));
-        relabel((rows.tiles, rows.labels), self.size.n_rows, now, scratch);
-        let again = self.ordered == 0 || now.time >= self.ordered + ORDER_AGAIN;
-        if now.time >= SETTLED && again && list.len() > 1 && self.size.n_tiles > 1 {
-            order(rows, self.size.n_rows, scratch);
-            self.ordered = now.time;
-        }
-        let error = self.error(place, now);
-        let Results { scores, seconds, .. } = &scratch.found;
-        for (lead, found) in self.leads.iter_mut().zip(scores.iter().zip(seconds)) {
-            *lead = (measured(found, error), now.time);
-        }
-    }
-}
-
-/// A tile's lead, less the error of measuring: the least difference of (smallest, second smallest) scores.
-fn measured((scores, seconds): (&Sixteen, &Sixteen), error: f64) -> f32 {
-    let lead = smallest(&std::array::from_fn(|lane| seconds[lane] - scores[lane]));
-    ((f64::from(lead) - error) as f32).next_down()
-}
-
-/// Gives the rows of some tiles the labels that were found.
-fn relabel((tiles, labels): (&[f32], &mut [i32]), n_rows: usize, now: Now, scratch: &mut Scratch) {
-    let size = now.centroids.n_dims() * LANES;
-    for (i, (labels, numbers)) in
-        labels.as_chunks_mut::<LANES>().0.iter_mut().zip(&scratch.found.numbers).enumerate()
-    {
-        let nearest = numbers.map(|number| number as i32);
-        // Without a branch, and without a call to compare memory.
-        if labels.iter().zip(&nearest).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0 {
-            continue;
-        }
-        // Spare lanes are labelled like the row that they repeat, but don't count.
-        for lane in (0..LANES).take(n_rows - i * LANES).filter(|&lane| labels[lane] != nearest[lane]) {
-            let trajectory = tiles[i * size + lane..][..size - lane].iter().step_by(LANES).copied();
-            scratch.change.relabel(now.grid, trajectory, labels[lane] as usize, nearest[lane] as usize);
-            scratch.moved += 1;
-        }
-        *labels = nearest;
-    }
-}
-
-/// Sorts a cell's rows by their leads, the smallest first, roughly: by counting, eight steps to an octave. What was found
-/// for the rows follows them, but for the numbers, which are their labels by now.
-fn order(rows: &mut Rows, n_rows: usize, scratch: &mut Scratch) {
-    let Results { scores, seconds, .. } = &mut scratch.found;
-    let Order { places, values, numbers, leads } = &mut scratch.order;
-    leads.clear();
-    leads
-        .extend(seconds.as_flattened().iter().zip(scores.as_flattened()).map(|(second, best)| second - best));
-    // Leads are not negative: their bits are in the order of their values. The largest one sets the top octave.
-    let bits = |lead: &f32| (lead.to_bits() >> 20) as usize;
-    let top = leads[..n_rows].iter().map(bits).max().unwrap_or(0);
-    let step = |lead: &f32| 255 - (top - bits(lead)).min(255);
-    let mut next = [0_u16; 256];
-    leads[..n_rows].iter().for_each(|lead| next[step(lead)] += 1);
-    let mut before = 0;
-    for next in &mut next {
-        before += std::mem::replace(next, before);
-    }
-    places.resize(leads.len(), 0);
-    for (place, lead) in leads[..n_rows].iter().enumerate() {
-        let next = &mut next[step(lead)];
-        places[*next as usize] = place as u16;
-        *next += 1;
-    }
-    // Spare lanes repeat the last row.
-    let last = places[n_rows - 1];
-    places[n_rows..].fill(last);
-
-    let size = rows.tiles.len() / (leads.len() / LANES);
-    values.clear();
-    values.extend_from_slice(rows.tiles);
-    for (tile, places) in rows.tiles.chunks_exact_mut(size).zip(places.as_chunks::<LANES>().0) {
-        let from = places.map(|place| place as usize / LANES * size + place as usize % LANES);
-        for (dim, lanes) in tile.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            *lanes = from.map(|from| values[from + dim * LANES]);
-        }
-    }
-    let old = |place: &u16| *place as usize;
-    numbers.clear();
-    numbers.extend_from_slice(rows.numbers);
-    rows.numbers.iter_mut().zip(&*places).take(n_rows).for_each(|(row, place)| *row = numbers[old(place)]);
-    numbers.clear();
-    numbers.extend(rows.labels.iter().map(|&label| label as u32));
-    rows.labels.iter_mut().zip(&*places).for_each(|(label, place)| *label = numbers[old(place)] as i32);
-    // Only their differences are asked for from here on.
-    let both = scores.as_flattened_mut().iter_mut().zip(seconds.as_flattened_mut()).zip(&*places);
-    for ((score, second), place) in both {
-        (*score, *second) = (0.0, leads[old(place)]);
-    }
-}
-
-/// The smallest of the lanes.
-fn smallest(lanes: &[f32; LANES]) -> f32 {
-    lanes.iter().fold(f32::INFINITY, |least, &x| if x < least { x } else { least })
-}
-
-/// The largest of non-negative numbers: their bits, even as signed numbers, are in their order.
-fn largest(numbers: &[[f32; LANES]]) -> f32 {
-    let bits = numbers.iter().fold([0; LANES], |most: [i32; LANES], numbers| {
-        std::array::from_fn(|lane| most[lane].max(numbers[lane].to_bits() as i32))
-    });
-    f32::from_bits(bits.into_iter().fold(0, i32::max) as u32)
 }

@@ -323,7 +323,7 @@ impl<'c> Cluster<'c> {
             }
             distances.resize(size.n_tiles, [0.0; LANES]);
             kernel.distances(mine, &kernel.pack(mean, n_dims), distances);
-            *radius = super::bounds::radius(distances, n_dims);
+            *radius = super::margin::radius(distances, n_dims);
         }
     }
 }

@@ -10,7 +10,8 @@
 //! that lies on its centroid. When there is none left to take, the cluster stays empty. This needs a second pass, in
 //! the rare iterations that leave a cluster empty.
 
-use super::bounds::{self, Pruned};
+use super::bounds::Pruned;
+use super::promise;
 use super::sums::{Grid, Sums};
 use super::sweep::Run;
 use crate::error::Result;
@@ -140,8 +141,8 @@ pub fn lloyd(
     let n_dims = data.n_dims();
     let n_allowed = (course.tolerance * data.columns().n_valid() as f64) as usize;
     let prune = match course.pruning {
-        None => bounds::promising(data, course, centroids, run.kernel),
-        Some(way) => way == Pruning::Cells && bounds::safe(data, centroids),
+        None => promise::promising(data, course, centroids, run.kernel),
+        Some(way) => way == Pruning::Cells && promise::safe(data, centroids),
     };
     let mut sums = Sums::new(centroids.len() / n_dims, n_dims);
     let (mut steps, mut evaluated) = (Vec::new(), Vec::new());

@@ -6,10 +6,13 @@
 //! number the clusters. All passes over the data are made by [`sweep`].
 
 pub mod bounds;
+mod cell;
 pub mod cells;
 pub mod fit;
 pub mod lloyd;
+mod margin;
 pub mod minibatch;
+mod promise;
 pub mod seeding;
 pub mod sums;
 pub mod sweep;
