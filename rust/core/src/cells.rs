@@ -109,9 +109,9 @@ impl<'a> Cells<'a> {
         Team::new(n_threads.min(most.max(1)))
     }
 
-    /// The cells of some rows, at most [`BLOCK_ROWS`]: -1 for those in none, another number out of range for a
-    /// cluster or a stratum that there isn't.
-    fn block<'b>(&self, rows: Range<usize>, buffer: &'b mut [i32; BLOCK_ROWS]) -> &'b [i32]
+    /// The cells of some rows, as many as the buffer holds at most: -1 for those in none, another number out of range
+    /// for a cluster or a stratum that there isn't.
+    fn block<'b>(&self, rows: Range<usize>, buffer: &'b mut [i32]) -> &'b [i32]
     where
         'a: 'b,
     {
@@ -148,7 +148,7 @@ impl<'a> Cells<'a> {
 
     /// The cell of one row, as in [`Self::block`].
     pub(crate) fn cell(&self, row: usize) -> i32 {
-        self.block(row..row + 1, &mut [0; BLOCK_ROWS])[0]
+        self.block(row..row + 1, &mut [0])[0]
     }
 
     /// The error that a row is whose cell is out of range.
@@ -179,7 +179,7 @@ impl<'a> Cells<'a> {
         visit: impl Fn(&mut S, usize, &[i32], &mut [u64]) + Sync,
     ) -> Result<Vec<S>> {
         let n = self.n_examples()?;
-        let mut workers = team.workers(|| (make(), Box::new([0; BLOCK_ROWS])));
+        let mut workers = team.workers(|| (make(), vec![0; BLOCK_ROWS]));
         let mut words = words.chunks_mut(PART_ROWS / 64);
         for first in (0..n).step_by(BATCH_ROWS) {
             let batch = first..n.min(first + BATCH_ROWS);
