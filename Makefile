@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 # What a change of makes the extension or its dependencies stale.
 SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help demo test neon asan lint format wheel bench backends clean
+.PHONY: help demo test neon asan fuzz fuzz-asan lint format wheel bench backends clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 demo: $(VENV)/demo.stamp  ## the whole journey on a made-up pool and a tiny model (minutes, CPU)
 	$(BIN)/lossift demo --out lossift-demo
@@ -29,6 +29,17 @@ neon:  ## NEON kernels and whole selections on an emulated ARM, bit for bit
 
 asan:  ## the core's tests under AddressSanitizer
 	.ci/asan
+
+# How long to fuzz, and from which seed; a new one unless it is given.
+MINUTES ?= 30
+SEED ?=
+FUZZ := --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/test.stamp  ## random calls of the extension for MINUTES=30, with SEED=...
+	$(BIN)/python tests/fuzz_door.py $(FUZZ)
+
+fuzz-asan: $(VENV)/test.stamp  ## the same under AddressSanitizer
+	PYTHON=$(BIN)/python .ci/fuzz-asan $(FUZZ)
 
 lint: $(VENV)/test.stamp  ## formatting, lints, types
 	$(BIN)/ruff format --check .
