@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import lossift
 import reference
 from lossift import _native
+from lossift.cells import Cell, set_quotas
 from lossift.errors import ArgumentError, LossiftError
 from lossift.scores import SCORES
 from lossift.select import METHODS, SHAPES
@@ -254,17 +255,48 @@ def test_other_seeds_choose_others():
     assert one.rows.tolist() != two.rows.tolist()
 
 
-@pytest.mark.parametrize("by", [None, "strata"])
-@pytest.mark.parametrize("method", METHODS)
-def test_smaller_budgets_lie_inside_larger_ones(by, method):
-    losses = trajectories(1000)
-    strata = np.random.default_rng(3).integers(5, size=1000) if by else None
+@pytest.mark.parametrize(
+    ("by", "preset"), [(False, "paper"), (True, "paper"), (True, "released")], ids=["pool", "paper", "released"]
+)
+@pytest.mark.parametrize("method", [*METHODS, "min_score"])
+def test_smaller_budgets_lie_inside_larger_ones(method, by, preset):
+    n = 1000
+    losses = trajectories(n)
+    options = {"by": np.random.default_rng(3).integers(5, size=n) if by else None, "preset": preset}
+    if method == "min_score":
+        method, options["min_score"] = "learnability", 0.1
     inside: set[int] = set()
-    for budget in ("1%", "5%", "10%", "50%", "100%"):
-        chosen = set(lossift.select(losses, method, budget=budget, by=strata, n_clusters=30).rows.tolist())
+    # Below one example per cluster, in between, and until the tiny clusters are used up.
+    for budget in (1, 3, "1%", "5%", "10%", "50%", "90%", n - 3, n - 1, n):
+        chosen = set(lossift.select(losses, method, budget=budget, n_clusters=60, **options).rows.tolist())
         assert inside <= chosen
         inside = chosen
-    assert len(inside) == 1000
+    assert (len(inside) < n) == ("min_score" in options)
+
+
+@given(
+    st.dictionaries(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), st.integers(1, 8), min_size=1),
+    st.sampled_from(["paper", "released"]),
+)
+def test_no_quota_shrinks_when_the_budget_grows(sizes, preset):
+    smallest = np.arange(len(sizes), dtype=np.uint64)
+    before = [0] * len(sizes)
+    for budget in range(sum(sizes.values()) + 1):
+        cells = {i: Cell(stratum, cluster, size) for i, ((stratum, cluster), size) in enumerate(sizes.items())}
+        set_quotas(cells, smallest, budget, preset)
+        quotas = [cell.quota for cell in cells.values()]
+        assert sum(quotas) == budget
+        assert all(quota >= old for quota, old in zip(quotas, before, strict=True))
+        before = quotas
+
+
+def test_a_higher_min_score_is_inside_a_lower_one_without_strata():
+    losses = trajectories(300)
+    high, low = (
+        set(lossift.select(losses, "learnability", budget=200, min_score=score).rows.tolist()) for score in (0.5, 0.2)
+    )
+    assert 0 < len(high) < 200
+    assert high < low
 
 
 def test_layouts_and_dtypes_agree():
