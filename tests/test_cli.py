@@ -65,6 +65,17 @@ def test_select(folder, capsys, method):
     assert manifest["counts"]["chosen"] == 6
 
 
+def test_kmeans_options(folder, capsys):
+    options = ["--n-clusters", "4", "--init", "random", "--fit", "minibatch", "--n-restarts", "2", "--tolerance", "0.1"]
+    assert select("--budget", "5", *options) == 0
+    parameters = json.loads((folder / "subset.manifest.json").read_text())["parameters"]
+    found = {name: parameters[name] for name in ("n_clusters", "init", "fit", "n_restarts", "tolerance")}
+    assert found == {"n_clusters": 4, "init": "random", "fit": "minibatch", "n_restarts": 2, "tolerance": 0.1}
+    capsys.readouterr()
+    assert select("--budget", "5", "--method", "random", "--fit", "full") == 2
+    assert capsys.readouterr().err == "error: --fit: found 'full', but method 'random' uses states\n"
+
+
 def test_states_and_roles(folder):
     assert select("--budget", "5", "--states", "base", "step-1", "--shape", "differences") == 0
     manifest = json.loads((folder / "subset.manifest.json").read_text())

@@ -1,5 +1,6 @@
 """Selecting: against the slow reference, and the promises of determinism, exact budgets and nesting."""
 
+import json
 import subprocess
 import sys
 
@@ -29,6 +30,11 @@ def trajectories(n=400, t=6, seed=0, n_kinds=7):
 
 def ids_of(n, seed=1):
     return np.random.default_rng(seed).permutation(np.arange(10 * n, dtype=np.uint64))[:n]
+
+
+def few_clusters(method, n_clusters):
+    """The option that only S2L takes."""
+    return {"n_clusters": n_clusters} if method == "s2l" else {}
 
 
 def keys(ids, seed, purpose):
@@ -234,7 +240,7 @@ def test_same_selection_for_any_threads_and_row_order(method, by):
     losses, ids = trajectories(n, 8), ids_of(n)
     losses[::17, 2] = np.nan
     strata = np.random.default_rng(3).integers(4, size=n) if by else None
-    options = {"method": method, "budget": "11%", "n_clusters": 20, "seed": 9}
+    options = {"method": method, "budget": "11%", "seed": 9} | few_clusters(method, 20)
     first = lossift.select(losses, ids=ids, by=strata, n_threads=1, **options)
     assert len(first) == 330
     for n_threads in (2, 3, 7):
@@ -268,7 +274,8 @@ def test_smaller_budgets_lie_inside_larger_ones(method, by, preset):
     inside: set[int] = set()
     # Below one example per cluster, in between, and until the tiny clusters are used up.
     for budget in (1, 3, "1%", "5%", "10%", "50%", "90%", n - 3, n - 1, n):
-        chosen = set(lossift.select(losses, method, budget=budget, n_clusters=60, **options).rows.tolist())
+        chosen = lossift.select(losses, method, budget=budget, **few_clusters(method, 60), **options)
+        chosen = set(chosen.rows.tolist())
         assert inside <= chosen
         inside = chosen
     assert (len(inside) < n) == ("min_score" in options)
@@ -339,7 +346,7 @@ def test_invalid_rows_are_never_chosen():
     for method in METHODS:
         # A column makes a row invalid only for methods that use it: scores don't read the one in the middle.
         n_valid = 60 if method in SCORES else 50
-        chosen = lossift.select(losses, method, budget=n_valid, n_clusters=5)
+        chosen = lossift.select(losses, method, budget=n_valid, **few_clusters(method, 5))
         unread = set(range(2, 100, 10)) if method in SCORES else set()
         assert set(chosen.rows.tolist()) == set(range(1, 100, 2)) | unread
         assert chosen.counts["invalid"] == {"non-finite loss": 100 - n_valid}
@@ -357,6 +364,51 @@ def test_relative_needs_a_positive_first_loss():
     losses[4, 0] = 0.0
     chosen = lossift.select(losses, budget=29, shape="relative", n_clusters=3)
     assert chosen.why(row=4)["because"] == "invalid: first loss not positive"
+
+
+# ------------------------------------------------------------- how it clusters
+
+
+def test_manifest_says_how_it_clustered():
+    losses = trajectories(400, 5)
+    start = losses[:6].astype(np.float64)
+    chosen = lossift.select(losses, budget=40, n_clusters=6, init=start, fit="full", tolerance=0.01)
+    parameters, (fit,) = chosen.manifest["parameters"], chosen.manifest["clustering"]
+    assert (parameters["fit"], parameters["n_restarts"], parameters["tolerance"]) == ("full", 1, 0.01)
+    assert (fit["fit"], fit["n_fit_rows"]) == ("full", 400)
+    assert fit["total_inertia"] == pytest.approx(fit["inertia"][-1])
+    digest = parameters["init"]["centroids"]
+    other = lossift.select(losses, budget=40, n_clusters=6, init=losses[1:7]).manifest["parameters"]["init"]
+    again = lossift.select(losses, budget=40, n_clusters=6, init=losses[:6]).manifest["parameters"]["init"]
+    assert again == {"centroids": digest} != other
+    json.dumps(chosen.manifest)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"fit": "minibatch"}, {"init": "random", "n_restarts": 3}, {"tolerance": 0.2}, {"shape": "relative"}],
+    ids=str,
+)
+def test_clusters_are_those_of_cluster(options):
+    losses, ids = trajectories(3000, 5), ids_of(3000)
+    losses[::50, 1] = np.inf
+    chosen = lossift.select(losses, budget=40, ids=ids, n_clusters=12, seed=4, **options)
+    found = lossift.cluster(losses, 12, ids=ids, seed=4, **options)
+    assert (chosen.clusters == found.labels).all()
+    assert (chosen.why_invalid == found.why_invalid).all()
+    (fit,) = chosen.fits
+    assert (fit["total_inertia"], fit["fit"], fit["why_stopped"]) == (found.inertia, found.fit, found.why_stopped)
+    if options.get("fit") == "minibatch":
+        assert f"{len(found.steps)} mini-batches, " in chosen.summary()
+
+
+def test_released_fits_on_few_rows_from_centroids_that_are_given():
+    losses = trajectories(3000, 4)
+    by = np.arange(3000) % 2
+    few = lossift.select(losses, budget=100, by=by, preset="released", n_clusters=3, init=losses[:3])
+    assert [(fit["fit"], fit["n_fit_rows"]) for fit in few.fits] == [("sample", 768)] * 2
+    tiny = lossift.select(losses[:8], budget=8, by=by[:8], preset="released", n_clusters=6, init=losses[:6])
+    assert len(tiny) == 8
 
 
 # ------------------------------------------------------------------ refusals
@@ -384,7 +436,22 @@ def test_relative_needs_a_positive_first_loss():
         ({"method": "delta", "base": 1, "ref": 1}, "delta: base and ref are both '1', two different states are needed"),
         ({"ids": [1] * 10}, "ids: found 1 more than once, every example needs its own"),
         ({"ids": [-1] * 10}, "ids: found shape (10,) and dtype int64, allowed are 10 whole numbers"),
-        ({"min_score": 0.1}, "min_score: found 0.1, but method 's2l' uses states"),
+        (
+            {"min_score": 0.1},
+            "min_score: found 0.1, but method 's2l' uses fit, init, n_clusters, n_iterations, n_restarts",
+        ),
+        ({"method": "random", "n_clusters": 7}, "n_clusters: found 7, but method 'random' uses states"),
+        ({"method": "random", "preset": "released"}, "preset: found 'released', but method 'random' uses states"),
+        ({"method": "delta", "shape": "zscore"}, "shape: found 'zscore', but method 'delta' uses base, min_score, ref"),
+        ({"method": "random", "init": np.ones((2, 3))}, "init: found an array, but method 'random' uses states"),
+        ({"method": "random", "tolerance": 0.5}, "tolerance: found 0.5, but method 'random' uses states"),
+        ({"fit": "half"}, "fit: found 'half', allowed are auto, full, minibatch, sample"),
+        ({"tolerance": 2}, "tolerance: found 2, allowed are 0 to 1"),
+        ({"n_restarts": 0}, "n_restarts: found 0, allowed are whole numbers from 1"),
+        (
+            {"preset": "released", "by": [0] * 10, "fit": "full"},
+            "fit: found 'full', but preset 'released' fits on at most 256 rows per cluster",
+        ),
         ({"losses": np.zeros((10, 3), np.int64)}, "losses: found dtype int64, allowed are float32 and float64"),
         ({"losses": np.zeros(10)}, "losses: found an array of shape (10,), allowed are (n_examples, n_states)"),
         ({"losses": np.zeros((0, 3))}, "losses: found 3 states, at least one example and state are needed"),

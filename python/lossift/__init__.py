@@ -1,7 +1,8 @@
 """lossift chooses the part of your fine-tuning data worth training on, from nothing but losses.
 
 The journey: `read_pool` -> `lossift.scoring` (score or trace; needs torch) -> `open` the loss store ->
-`select` -> `Selection.write`. Everything but scoring is light: importing this never imports torch.
+`select` -> `Selection.write`; `cluster` gives the clusters by themselves. Everything but scoring is light: importing
+this never imports torch.
 
 Examples
 --------
@@ -12,6 +13,7 @@ Examples
 
 from typing import TYPE_CHECKING, Any
 
+from lossift.cluster import Clustering, cluster
 from lossift.errors import LossiftError
 from lossift.pool import Pool, read_pool
 from lossift.select import select
@@ -24,7 +26,18 @@ if TYPE_CHECKING:
 
 open = LossStore
 
-__all__ = ["LossStore", "LossiftError", "Pool", "Selection", "__version__", "open", "read_pool", "select"]
+__all__ = [
+    "Clustering",
+    "LossStore",
+    "LossiftError",
+    "Pool",
+    "Selection",
+    "__version__",
+    "cluster",
+    "open",
+    "read_pool",
+    "select",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ _Losses: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Backend: TypeAlias = Literal["avx512", "avx2", "neon", "scalar"]
 
 __all__ = [
+    "AUTO_FULL_ROWS",
     "Clustering",
     "LostFileError",
     "__version__",
@@ -30,6 +31,7 @@ __all__ = [
     "smallest_first",
 ]
 
+AUTO_FULL_ROWS: int
 __version__: str
 
 def available_threads() -> int: ...
@@ -113,7 +115,9 @@ class Clustering:
     @property
     def reseeded(self) -> list[int]: ...
     @property
-    def why_stopped(self) -> Literal["no label moved", "few labels moved", "inertia stalled", "n_iterations reached"]: ...
+    def why_stopped(
+        self,
+    ) -> Literal["no label moved", "few labels moved", "inertia stalled", "n_iterations reached"]: ...
     @property
     def fit(self) -> Literal["full", "sample", "minibatch"]: ...
     @property

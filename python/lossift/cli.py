@@ -36,6 +36,7 @@ app = App(
 _ARGUMENTS = frozenset(
     (
         *("budget", "by", "states", "base", "ref", "method", "preset", "shape", "n_clusters", "n_iterations", "seed"),
+        *("init", "fit", "n_restarts", "tolerance"),
         *("min_score", "n_threads", "out", "template", "view", "max_length", "truncated", "mapping", "split", "limit"),
         *("token_budget", "dtype", "device", "model", "models", "recipe", "epochs", "learning_rate", "batch_size"),
     )
@@ -180,6 +181,10 @@ def select(
     shape: Literal["raw", "relative", "zscore", "differences"] = "raw",
     n_clusters: int = 100,
     n_iterations: int = 20,
+    init: Literal["k-means++", "random"] = "k-means++",
+    fit: Literal["auto", "full", "minibatch", "sample"] = "auto",
+    n_restarts: int = 1,
+    tolerance: float = 0.0,
     min_score: float | None = None,
     seed: int = 0,
     threads: Threads = None,
@@ -215,6 +220,14 @@ def select(
         K of the k-means.
     n_iterations
         Iterations of the k-means, at most.
+    init
+        Where centroids start: greedy k-means++ on a sample, or on random examples.
+    fit
+        What they are fitted on: all rows, small batches of them, a sample; auto goes by their number.
+    n_restarts
+        How many times to begin anew; the fit of the smallest inertia is kept.
+    tolerance
+        End when an iteration changes no more than this share of the labels.
     min_score
         Choose nothing with a lower score.
     seed
@@ -239,6 +252,10 @@ def select(
             shape=shape,
             n_clusters=n_clusters,
             n_iterations=n_iterations,
+            init=init,
+            fit=fit,
+            n_restarts=n_restarts,
+            tolerance=tolerance,
             min_score=min_score,
             n_threads=threads,
             progress=progress,

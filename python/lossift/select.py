@@ -6,16 +6,20 @@ Nothing here depends on row order, threads or machine: whatever is random is dec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lossift import _native
+from lossift.arguments import check_name, check_seed, check_share, check_whole
 from lossift.budget import parse_budget
 from lossift.cells import Grid, set_quotas
-from lossift.errors import ArgumentError, LossiftError
+from lossift.cluster import FITS, SHAPES, Progress, ask_core, check_init
+from lossift.errors import ArgumentError
 from lossift.reasons import Reason, count_reasons
 from lossift.scores import SCORES
 from lossift.selection import Selection
@@ -32,12 +36,12 @@ if TYPE_CHECKING:
 
 METHODS = ("s2l", *SCORES, "random")
 PRESETS = ("paper", "released")
-SHAPES = ("raw", "relative", "zscore", "differences")
+# What each method looks at, besides the arguments that all of them do.
+KMEANS = ("preset", "shape", "n_clusters", "n_iterations", "init", "fit", "n_restarts", "tolerance")
+USED = {"s2l": ("states", *KMEANS), "random": ("states",)} | dict.fromkeys(SCORES, ("base", "ref", "min_score"))
 
 # The authors' code: centroids see at most this many rows per cluster.
 RELEASED_FIT_ROWS = 256
-
-Progress = Callable[[str, int, int], None]
 
 
 def select(
@@ -56,6 +60,10 @@ def select(
     n_iterations: int = 20,
     n_threads: int | None = None,
     *,
+    init: str | ArrayLike = "k-means++",
+    fit: str = "auto",
+    n_restarts: int = 1,
+    tolerance: float = 0.0,
     min_score: float | None = None,
     progress: Progress | None = None,
 ) -> Selection:
@@ -88,7 +96,7 @@ def select(
         uint64[N], for arrays: what the draws hang on. Row numbers when None.
     preset
         How ``s2l`` treats strata: ``paper`` has one clustering over the pool, ``released`` one for each stratum,
-        as the authors' code does.
+        fitted on at most 256 rows per cluster, as the authors' code does.
     shape
         What of a trajectory is clustered: ``raw``, ``relative`` to its first loss, ``zscore``, ``differences``.
     n_clusters, n_iterations
@@ -96,6 +104,8 @@ def select(
     n_threads
         Default: ``LOSSIFT_NUM_THREADS``, then what the affinity mask and the cgroup allow. It never changes
         the outcome.
+    init, fit, n_restarts, tolerance
+        How ``s2l`` clusters: see `lossift.cluster`. ``released`` has a fit of its own.
     min_score
         Scores: examples below it are not chosen, even if the budget is not met then.
     progress
@@ -117,14 +127,29 @@ def select(
     >>> len(chosen.rows)
     110
     """
-    _check_options(method, preset, shape, by, n_clusters, n_iterations, seed)
-    _check_use(method, states=states, base=base, ref=ref, min_score=min_score)
+    _check_options(method, preset, shape, by, n_clusters, n_iterations, fit, n_restarts, tolerance, seed)
+    _check_use(
+        method,
+        states=states,
+        base=base,
+        ref=ref,
+        min_score=min_score,
+        preset=preset,
+        shape=shape,
+        n_clusters=n_clusters,
+        n_iterations=n_iterations,
+        init=init,
+        fit=fit,
+        n_restarts=n_restarts,
+        tolerance=tolerance,
+    )
     table = LossTable(losses, ids)
     threads = resolve_threads(n_threads)
     strata = table.stratum(by) if by is not None else None
     names = _columns_needed(method, table, states, base, ref)
     if method != "random":
         table.check_comparable(names)
+    start = check_init(init, n_clusters, len(names), shape, n_restarts)
     why_invalid = table.validity(names, threads)
     scores: NDArray[np.float64] | None = None
     clustering: Clustering | None = None
@@ -154,6 +179,10 @@ def select(
                 n_clusters=n_clusters,
                 n_iterations=n_iterations,
                 shape=shape,
+                init=start,
+                fit=fit,
+                n_restarts=n_restarts,
+                tolerance=tolerance,
                 seed=seed,
                 n_threads=threads,
                 progress=progress,
@@ -192,6 +221,10 @@ def select(
             "shape": shape,
             "n_clusters": int(n_clusters),
             "n_iterations": int(n_iterations),
+            "init": start if isinstance(start, str) else {"centroids": _digest(start)},
+            "fit": fit,
+            "n_restarts": int(n_restarts),
+            "tolerance": float(tolerance),
             "min_score": min_score,
         },
         fits=clustering.fits if clustering else [],
@@ -255,7 +288,7 @@ def _cluster(
     """Clusters the trajectories: once over the pool, or (`strata`) once for each stratum."""
     columns, valid = table.stacked(names), why_invalid == Reason.VALID
     if strata is None:
-        found = _fit(columns, valid, table.ids, progress=progress, **options)
+        found = ask_core(_native.cluster, columns, valid, table.ids, progress=progress, **options)
         return Clustering(found.labels, found.sizes, [_describe_fit(found, None)])
     labels = np.full(table.n_examples, -1, dtype=np.int32)
     sizes: list[int] = []
@@ -267,7 +300,9 @@ def _cluster(
             continue
         part = [column[rows] for column in columns] if isinstance(columns, list) else columns[rows]
         report = _in_stratum(progress, name)
-        found = _fit(part, np.ones(len(rows), dtype=bool), table.ids_of(rows), progress=report, **options)
+        found = ask_core(
+            _native.cluster, part, np.ones(len(rows), dtype=bool), table.ids_of(rows), progress=report, **options
+        )
         labels[rows] = found.labels + len(sizes)
         sizes += found.sizes.tolist()
         strata_of += [name] * len(found.sizes)
@@ -290,18 +325,6 @@ def _grid(
     return replace(grid, cluster_strata=clustering.strata), None
 
 
-def _fit(*arguments: Any, **options: Any) -> _native.Clustering:
-    try:
-        return _native.cluster(*arguments, **options)
-    except (ValueError, RuntimeError) as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-            raise  # the progress callback's own
-        # The core names argument, found and allowed by itself; no argument is to blame for threads that the system
-        # would not start, or for a bug of ours that says so.
-        kind = ArgumentError if isinstance(error, ValueError) else LossiftError
-        raise kind(str(error)) from error
-
-
 def _in_stratum(progress: Progress | None, name: str) -> Progress | None:
     return None if progress is None else lambda what, done, total: progress(f"{name}: {what}", done, total)
 
@@ -310,7 +333,9 @@ def _describe_fit(found: _native.Clustering, stratum: str | None) -> dict[str, A
     return {
         "stratum": stratum,
         "n_clusters": len(found.sizes),
+        "fit": found.fit,
         "n_fit_rows": found.n_fit_rows,
+        "total_inertia": found.total_inertia,
         "inertia": list(found.inertia),
         "moved": list(found.moved),
         "reseeded": list(found.reseeded),
@@ -330,32 +355,45 @@ def _check_options(
     by: object,
     n_clusters: int,
     n_iterations: int,
+    fit: str,
+    n_restarts: int,
+    tolerance: float,
     seed: int,
 ) -> None:
-    for argument, found, allowed in (
-        ("method", method, METHODS),
-        ("preset", preset, PRESETS),
-        ("shape", shape, SHAPES),
-    ):
-        if found not in allowed:
-            raise ArgumentError(f"{argument}: found {found!r}, allowed are {', '.join(allowed)}")
-    for argument, number in (("n_clusters", n_clusters), ("n_iterations", n_iterations)):
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-            raise ArgumentError(f"{argument}: found {number!r}, allowed are whole numbers from 1")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-        raise ArgumentError(f"seed: found {seed!r}, allowed are whole numbers from 0 to 2**64 - 1")
-    if method == "s2l" and preset == "released" and by is None:
-        raise ArgumentError("preset: 'released' clusters each stratum by itself and needs by=; found none")
+    check_name("method", method, METHODS)
+    check_name("preset", preset, PRESETS)
+    check_name("shape", shape, SHAPES)
+    check_name("fit", fit, FITS)
+    for argument, number in (("n_clusters", n_clusters), ("n_iterations", n_iterations), ("n_restarts", n_restarts)):
+        check_whole(argument, number)
+    check_share("tolerance", tolerance)
+    check_seed(seed)
+    if method == "s2l" and preset == "released":
+        if by is None:
+            raise ArgumentError("preset: 'released' clusters each stratum by itself and needs by=; found none")
+        if fit != "auto":
+            raise ArgumentError(f"fit: found {fit!r}, but preset 'released' fits on at most 256 rows per cluster")
 
 
 def _check_use(method: str, **given: Any) -> None:
-    """Refuses arguments that the method would not look at: whoever gave them expects otherwise."""
-    used = {"base", "ref", "min_score"} if method in SCORES else {"states"}
+    """Refuses arguments that the method would not look at: whoever gave them expects otherwise.
+
+    A default that is given can't be told from one that isn't, and asks for nothing.
+    """
+    defaults = inspect.signature(select).parameters
     for argument, value in given.items():
-        if value is not None and argument not in used:
-            raise ArgumentError(f"{argument}: found {value!r}, but method {method!r} uses {', '.join(sorted(used))}")
+        default = defaults[argument].default
+        if argument in USED[method] or value is default or (np.isscalar(value) and value == default):
+            continue
+        found = "an array" if isinstance(value, np.ndarray) else repr(value)
+        raise ArgumentError(f"{argument}: found {found}, but method {method!r} uses {', '.join(sorted(USED[method]))}")
     if given["min_score"] is not None and not np.isfinite(given["min_score"]):
         raise ArgumentError(f"min_score: found {given['min_score']}, allowed are finite numbers")
+
+
+def _digest(centroids: NDArray[np.float32]) -> str:
+    """Returns what tells these centroids to start from from others, for the manifest."""
+    return hashlib.blake2b(centroids.astype("<f4").tobytes(), digest_size=16).hexdigest()
 
 
 def _check_budget(count: int, budget: object, reasons: dict[Reason, int], method: str) -> int:

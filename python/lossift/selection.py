@@ -16,6 +16,7 @@ import numpy as np
 
 from lossift.atomic import replacing
 from lossift.cells import Cell, Grid
+from lossift.cluster import describe_iterations
 from lossift.errors import ArgumentError
 from lossift.jsontext import to_json
 from lossift.pool import read_pool
@@ -272,12 +273,12 @@ class Selection:
             members[cell.cluster] += cell.size
         sizes = np.array(list(members.values()))
         reasons = ", ".join(f"{n} x {why}" for why, n in Counter(fit["why_stopped"] for fit in self.fits).items())
-        # One entry for each assignment: the centroids moved between them.
-        iterations = max(len(fit["moved"]) for fit in self.fits) - 1
+        longest = max(self.fits, key=lambda fit: len(fit["moved"]))
+        iterations = describe_iterations(longest["fit"], len(longest["moved"]))
         why = reasons.removeprefix("1 x ") if len(self.fits) == 1 else reasons
         return (
             f"{len(sizes)} clusters of {sizes.min():,} to {sizes.max():,} examples "
-            f"(median {int(np.median(sizes)):,}); {iterations} iteration{'s' if iterations != 1 else ''}, {why}"
+            f"(median {int(np.median(sizes)):,}); {iterations}, {why}"
         )
 
     def _stratum_lines(self) -> list[str]:

@@ -35,10 +35,11 @@ mod _native {
     #[pymodule_export]
     use super::threads::available_threads;
 
-    /// The package's version: Cargo's, which the wheel takes over.
+    /// The package's version: Cargo's, which the wheel takes over. And up to how many examples "auto" fits on all rows.
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         use pyo3::types::PyModuleMethods;
+        module.add("AUTO_FULL_ROWS", lossift_core::kmeans::fit::AUTO_FULL_ROWS)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
