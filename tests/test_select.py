@@ -268,7 +268,9 @@ def test_other_seeds_choose_others():
 def test_smaller_budgets_lie_inside_larger_ones(method, by, preset):
     n = 1000
     losses = trajectories(n)
-    options = {"by": np.random.default_rng(3).integers(5, size=n) if by else None, "preset": preset}
+    options = {"by": np.random.default_rng(3).integers(5, size=n) if by else None}
+    if method == "s2l":
+        options["preset"] = preset
     if method == "min_score":
         method, options["min_score"] = "learnability", 0.1
     inside: set[int] = set()
