@@ -161,6 +161,18 @@ fn same(
             }
         }
     }
+    let mut sums = vec![3; n_centroids * n_dims];
+    kernel.scatter(tiles, numbers, 1024.0, n_dims, &mut sums);
+    let mut naive = vec![3_i64; n_centroids * n_dims];
+    for (tile, numbers) in tiles.chunks_exact(n_dims * LANES).zip(numbers) {
+        for (i, x) in tile.iter().enumerate() {
+            let sum = &mut naive[numbers[i % LANES] as usize * n_dims + i / LANES];
+            *sum = sum.wrapping_add(on_grid(*x, 1024.0));
+        }
+    }
+    if sums != naive {
+        return Err("scattered sums are others".to_owned());
+    }
     let largest = tiles.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     let scale = libm::ldexp(1.0, 51 - libm::frexpf(largest).1);
     let naive: i128 = tiles.iter().map(|x| i128::from(on_grid(*x, scale)).pow(2)).sum();

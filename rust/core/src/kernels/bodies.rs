@@ -290,6 +290,27 @@ pub(super) fn add(tiles: &[f32], scale: f64, totals: &mut [[i64; LANES]]) {
     }
 }
 
+/// Adds every lane of every tile, on the grid of `scale`, to the totals (`[centroid][dim]`) of its number.
+///
+/// Plain code: inside a shell the compiler makes vectors of the rounding.
+#[inline(always)]
+pub(super) fn scatter(tiles: &[f32], numbers: &[Sixteen], scale: f64, n_dims: usize, totals: &mut [i64]) {
+    let mut rounded = vec![[0_i64; LANES]; n_dims];
+    for (tile, numbers) in tiles.chunks_exact(n_dims * LANES).zip(numbers) {
+        for (x, rounded) in tile.as_chunks::<LANES>().0.iter().zip(&mut rounded) {
+            for (x, rounded) in x.iter().zip(rounded) {
+                *rounded = super::on_grid(*x, scale);
+            }
+        }
+        for (lane, number) in numbers.iter().enumerate() {
+            let totals = &mut totals[*number as usize * n_dims..][..n_dims];
+            for (total, rounded) in totals.iter_mut().zip(&rounded) {
+                *total = total.wrapping_add(rounded[lane]);
+            }
+        }
+    }
+}
+
 /// The sum of the squares of all values on the grid of `scale`: their halves of 26 bits are multiplied and summed in 64.
 ///
 /// Plain code: inside a shell the compiler makes vectors of it.

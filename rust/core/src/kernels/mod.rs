@@ -166,6 +166,7 @@ struct Shells {
     scores: unsafe fn(&[f32], &Centroids, &mut [Sixteen]),
     distances: unsafe fn(&[f32], &Centroids, &mut [Sixteen]),
     add: unsafe fn(&[f32], f64, &mut [[i64; LANES]]),
+    scatter: unsafe fn(&[f32], &[Sixteen], f64, usize, &mut [i64]),
     square: unsafe fn(&[f32], f64) -> i128,
     residuals: Residuals,
     prefetch: unsafe fn(Range<*const u8>),
@@ -186,6 +187,7 @@ macro_rules! shells {
             scores,
             distances,
             add,
+            scatter,
             square,
             residuals,
             prefetch,
@@ -211,6 +213,9 @@ macro_rules! shells {
         });
         $crate::kernels::shell!($($features)?; fn add(tiles: &[f32], scale: f64, totals: &mut [[i64; super::LANES]]) {
             bodies::add(tiles, scale, totals)
+        });
+        $crate::kernels::shell!($($features)?; fn scatter(tiles: &[f32], numbers: &[super::Sixteen], scale: f64, n_dims: usize, totals: &mut [i64]) {
+            bodies::scatter(tiles, numbers, scale, n_dims, totals)
         });
         $crate::kernels::shell!($($features)?; fn square(values: &[f32], scale: f64) -> i128 {
             bodies::square(values, scale)
@@ -375,6 +380,18 @@ impl Kernel {
         assert!(tiles.len().is_multiple_of(totals.len() * LANES));
         // SAFETY: `of` checked that the CPU has the features.
         unsafe { (self.shells.add)(tiles, scale, totals) }
+    }
+
+    /// Adds every lane of every tile, [on the grid](on_grid) of `scale`, to the totals of its centroid.
+    ///
+    /// `tiles`: `[tile][dim][lane]`. `numbers`: `[tile][lane]`. `totals`: `[centroid][dim]`; sums wrap around.
+    ///
+    /// # Panics
+    /// Lengths that don't agree, numbers beyond the totals.
+    pub fn scatter(&self, tiles: &[f32], numbers: &[Sixteen], scale: f64, n_dims: usize, totals: &mut [i64]) {
+        assert_eq!(tiles.len(), numbers.len() * n_dims * LANES);
+        // SAFETY: `of` checked that the CPU has the features.
+        unsafe { (self.shells.scatter)(tiles, numbers, scale, n_dims, totals) }
     }
 
     /// The sum of the squares of all the tiles' values, [on the grid](on_grid) of `scale`, where they are at most 2^51.

@@ -179,15 +179,19 @@ impl Pruned {
 
     /// Takes the labels from their rows; a tile with another one than before has to be looked at again.
     pub fn read(&mut self, labels: &[i32]) {
-        let rows = self.cells.rows.as_chunks::<LANES>().0.iter();
-        let tiles = rows.zip(self.cells.labels.as_chunks_mut::<LANES>().0);
-        let leads =
-            self.stacks.iter_mut().flat_map(|stack| &mut stack.cells).flat_map(|cell| &mut cell.leads);
-        for ((rows, mine), lead) in tiles.zip(leads) {
-            for (&row, label) in rows.iter().zip(mine).filter(|(row, _)| **row != NO_ROW) {
-                if *label != labels[row as usize] {
-                    *label = labels[row as usize];
-                    lead.0 = f32::NEG_INFINITY;
+        let mut tiles =
+            self.cells.rows.as_chunks::<LANES>().0.iter().zip(self.cells.labels.as_chunks_mut::<LANES>().0);
+        for cell in self.stacks.iter_mut().flat_map(|stack| &mut stack.cells) {
+            for (lead, (rows, mine)) in cell.leads.iter_mut().zip(&mut tiles) {
+                for (&row, label) in rows.iter().zip(mine).filter(|(row, _)| **row != NO_ROW) {
+                    let now = labels[row as usize];
+                    if *label != now {
+                        *label = now;
+                        lead.0 = f32::NEG_INFINITY;
+                        // The label may stay, unseen, and is then nearest to the row.
+                        let known = cell.covered.iter_mut().find(|candidate| candidate.number == now as u32);
+                        known.into_iter().for_each(|candidate| candidate.best = true);
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ pub(super) const CELLS: usize = LANES;
 pub(super) const SETTLED: u32 = 2;
 /// Rows are sorted by their leads when steps have begun to shrink, and when so many assignments later more than a quarter
 /// of the tiles may change.
-pub(super) const ORDER_AGAIN: u32 = 6;
+pub(super) const ORDER_AGAIN: u32 = 12;
 
 /// What is known of one cell.
 pub(super) struct Cell {
@@ -113,6 +113,8 @@ pub(super) struct Scratch {
     pub(super) order: Order,
     /// Per time: how much leads that were measured then have decayed, where that has been asked.
     pub(super) decays: Vec<Option<f32>>,
+    /// The clusters that rows joined, in no order.
+    pub(super) joined: Vec<u32>,
     /// `[tile]`: whether it may change.
     pub(super) changing: Vec<bool>,
 }
@@ -132,6 +134,7 @@ impl Scratch {
             found: Results::default(),
             order: Order::default(),
             decays: Vec::new(),
+            joined: Vec::new(),
             changing: Vec::new(),
         }
     }
@@ -216,20 +219,16 @@ impl Cell {
             now.kernel.nearest_two(tiles, &scratch.candidates, &mut Found { numbers, scores, seconds });
             let n_rows = self.size.n_rows.min(to * LANES) - from * LANES;
             scratch.n_evaluated += (self.covered.len() * n_rows) as u64;
-            let mut marked = -1.0;
-            for &number in numbers.as_flattened() {
-                // Neighbours mostly have the same one.
-                if number != marked {
-                    marked = number;
-                    let place = self.covered.iter().position(|candidate| candidate.number == number as u32);
-                    self.covered[place.expect("what is found is on the list")].best = true;
-                }
-            }
             for (lead, found) in self.leads[from..to].iter_mut().zip(scores.iter().zip(seconds.iter())) {
                 *lead = (measured(found, error), now.time);
             }
             let labels = &mut rows.labels[from * LANES..to * LANES];
             relabel((tiles, labels), n_rows, now, scratch);
+            // What was nearest to the other rows is marked already.
+            for number in &scratch.joined {
+                let place = self.covered.binary_search_by_key(number, |candidate| candidate.number);
+                self.covered[place.expect("what is found is on the list")].best = true;
+            }
         }
     }
 
@@ -283,6 +282,7 @@ fn measured((scores, seconds): (&Sixteen, &Sixteen), error: f64) -> f32 {
 
 /// Gives the rows of some tiles the labels that were found.
 fn relabel((tiles, labels): (&[f32], &mut [i32]), n_rows: usize, now: Now, scratch: &mut Scratch) {
+    scratch.joined.clear();
     let size = now.centroids.n_dims() * LANES;
     for (i, (labels, numbers)) in
         labels.as_chunks_mut::<LANES>().0.iter_mut().zip(&scratch.found.numbers).enumerate()
@@ -297,6 +297,10 @@ fn relabel((tiles, labels): (&[f32], &mut [i32]), n_rows: usize, now: Now, scrat
             let trajectory = tiles[i * size + lane..][..size - lane].iter().step_by(LANES).copied();
             scratch.change.relabel(now.grid, trajectory, labels[lane] as usize, nearest[lane] as usize);
             scratch.moved += 1;
+            let number = nearest[lane] as u32;
+            if scratch.joined.last() != Some(&number) {
+                scratch.joined.push(number);
+            }
         }
         *labels = nearest;
     }

@@ -208,14 +208,11 @@ fn assign(
     let make = || (Sums::new(centroids.n_centroids(), data.n_dims()), 0);
     let states = run.sweep(data, Some(centroids), labels, make, |(change, moved), range, labels, seen| {
         if first {
-            change.square(grid, seen.block, kernel);
+            change.join_block(grid, seen.block, seen.numbers, kernel);
         }
         seen.relabel(range.start, labels, |index, from, to| {
-            let trajectory = seen.block.trajectory(index);
-            if from < 0 {
-                change.join(grid, trajectory, to);
-            } else {
-                change.relabel(grid, trajectory, from as usize, to);
+            if !first {
+                change.relabel(grid, seen.block.trajectory(index), from as usize, to);
             }
             *moved += 1;
         });

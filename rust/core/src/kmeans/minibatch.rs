@@ -141,10 +141,9 @@ fn assign(
         numbers.resize(block.n_tiles(), [0.0; LANES]);
         scores.resize(block.n_tiles(), [0.0; LANES]);
         kernel.nearest(block.tiles(), centroids, numbers, scores);
-        change.square(grid, block, kernel);
+        change.join_block(grid, block, numbers, kernel);
         for (index, (&row, &number)) in rows.iter().zip(numbers.as_flattened()).enumerate() {
             let k = number as usize;
-            change.join(grid, block.trajectory(index), k);
             let distance =
                 squared_distance(block.trajectory(index), &centroids.coordinates()[k * n_dims..][..n_dims]);
             farthest.push((!distance.to_bits(), ties.key(ids.get(row)), row));

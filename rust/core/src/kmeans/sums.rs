@@ -17,7 +17,7 @@
 //! iteration. The squares are summed once, in 128 bits, from halves of 26 bits whose products are summed in 64.
 
 use crate::columns::LANES;
-use crate::kernels::{Kernel, on_grid};
+use crate::kernels::{Kernel, Sixteen, on_grid};
 use crate::shape::Block;
 
 /// Smallest b with n <= 2^b.
@@ -94,6 +94,19 @@ impl Sums {
         for (sum, x) in self.totals[to * self.n_dims..][..self.n_dims].iter_mut().zip(trajectory) {
             *sum += grid.round(x);
         }
+    }
+
+    /// All the examples of a block join the clusters of their numbers (`[tile][lane]`), squares included.
+    pub fn join_block(&mut self, grid: Grid, block: &Block, numbers: &[Sixteen], kernel: Kernel) {
+        let whole = block.n_rows() / LANES;
+        let (tiles, n_dims) = (&block.tiles()[..whole * self.n_dims * LANES], self.n_dims);
+        kernel.scatter(tiles, &numbers[..whole], grid.scale, n_dims, &mut self.totals);
+        let found = numbers.as_flattened();
+        found[..whole * LANES].iter().for_each(|number| self.counts[*number as usize] += 1);
+        for (index, number) in found.iter().enumerate().take(block.n_rows()).skip(whole * LANES) {
+            self.join(grid, block.trajectory(index), *number as usize);
+        }
+        self.square(grid, block, kernel);
     }
 
     /// An example leaves the cluster `from` and joins the cluster `to`.
