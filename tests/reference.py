@@ -74,6 +74,12 @@ def nearest(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.n
     return distances.argmin(axis=1), distances
 
 
+def silhouette(points: np.ndarray, centroids: np.ndarray) -> float:
+    """Mean over the points of (b - a) / max(a, b): distances from the nearest and the second nearest centroid."""
+    a, b = np.sqrt(np.sort(nearest(points, centroids)[1], axis=1)[:, :2].T)
+    return float(np.mean(np.where(b > 0, (b - a) / np.where(b > 0, b, 1), 0)))
+
+
 def stratum_shares(labels, strata, budget, tie_keys):
     """For each stratum its valid rows by cluster, and its share of the budget, smallest stratum first."""
     strata_rows = {}

@@ -35,7 +35,7 @@ LAYERS = [
     {"cli"},
     {"demo", "progress"},
     {"scoring"},
-    {"select"},
+    {"select", "diagnose"},
     {"selection"},
     {"cluster"},
     {"table"},

@@ -14,6 +14,7 @@ Examples
 from typing import TYPE_CHECKING, Any
 
 from lossift.cluster import Clustering, cluster
+from lossift.diagnose import diagnose_clusters
 from lossift.errors import LossiftError
 from lossift.pool import Pool, read_pool
 from lossift.select import select
@@ -34,6 +35,7 @@ __all__ = [
     "Selection",
     "__version__",
     "cluster",
+    "diagnose_clusters",
     "open",
     "read_pool",
     "select",

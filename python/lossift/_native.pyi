@@ -16,12 +16,14 @@ _Backend: TypeAlias = Literal["avx512", "avx2", "neon", "scalar"]
 __all__ = [
     "AUTO_FULL_ROWS",
     "Clustering",
+    "Diagnoses",
     "LostFileError",
     "__version__",
     "available_threads",
     "census",
     "cluster",
     "count_reasons",
+    "diagnose",
     "draw",
     "keys",
     "mark_reasons",
@@ -56,6 +58,19 @@ def cluster(
     n_threads: SupportsIndex | None = None,
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> Clustering: ...
+def diagnose(
+    columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
+    valid: npt.NDArray[np.bool_],
+    ids: npt.NDArray[np.uint64] | None = None,
+    *,
+    n_clusters: Sequence[SupportsIndex],
+    n_iterations: SupportsIndex,
+    seed: SupportsIndex,
+    shape: str = "raw",
+    fit: str = "auto",
+    n_threads: SupportsIndex | None = None,
+    progress: Callable[[str, int, int], Any] | None = None,
+) -> Diagnoses: ...
 def smallest_first(
     sizes: npt.NDArray[np.int64], ranks: npt.NDArray[np.uint64], budget: SupportsIndex
 ) -> npt.NDArray[np.int64]: ...
@@ -124,5 +139,22 @@ class Clustering:
     def pruning(self) -> Literal["cells", "none"]: ...
     @property
     def evaluated(self) -> list[float]: ...
+    @property
+    def n_fit_rows(self) -> int: ...
+
+@final
+class Diagnoses:
+    @property
+    def n_found(self) -> list[int]: ...
+    @property
+    def inertia(self) -> list[float]: ...
+    @property
+    def silhouette(self) -> list[float | None]: ...
+    @property
+    def n_iterations(self) -> list[int]: ...
+    @property
+    def why_stopped(self) -> list[Literal["no label moved", "n_iterations reached"]]: ...
+    @property
+    def fit(self) -> Literal["full", "sample"]: ...
     @property
     def n_fit_rows(self) -> int: ...

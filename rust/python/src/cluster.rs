@@ -153,10 +153,7 @@ pub fn cluster<'py>(
         pruning: pruning.map(Pruning::from_name).transpose().map_err(|error| door::exception(&error))?,
         kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
     };
-    door::array::<bool, Ix1>("valid", valid)?;
-    // A byte of a NumPy bool may be anything; a Rust bool may not.
-    let valid = door::array::<u8, Ix1>("valid", &valid.call_method1("view", ("uint8",))?)?;
-    let valid: Vec<bool> = valid.as_slice()?.iter().map(|&byte| byte != 0).collect();
+    let valid = mask(valid)?;
     let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
     let arrays = Arrays::new(columns)?;
     let mut reads = arrays.reads();
@@ -181,6 +178,14 @@ pub fn cluster<'py>(
         evaluated: found.record.evaluated,
         n_fit_rows: found.n_fit_rows,
     })
+}
+
+/// Which examples are valid.
+pub fn mask(valid: &Bound<'_, PyAny>) -> PyResult<Vec<bool>> {
+    door::array::<bool, Ix1>("valid", valid)?;
+    // A byte of a NumPy bool may be anything; a Rust bool may not.
+    let valid = door::array::<u8, Ix1>("valid", &valid.call_method1("view", ("uint8",))?)?;
+    Ok(valid.as_slice()?.iter().map(|&byte| byte != 0).collect())
 }
 
 /// What `columns` may be.

@@ -3,6 +3,7 @@
 #![allow(clippy::doc_markdown, reason = "the documentation of what Python sees is written for Python")]
 
 mod cluster;
+mod diagnose;
 mod door;
 mod draw;
 #[cfg_attr(not(target_os = "linux"), path = "unguarded.rs")]
@@ -20,6 +21,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::cluster::{Clustering, cluster};
+    #[pymodule_export]
+    use super::diagnose::{Diagnoses, diagnose};
     #[pymodule_export]
     use super::door::LostFileError;
     #[pymodule_export]

@@ -100,7 +100,7 @@ impl Fit {
     }
 
     /// What is done for N examples of T states and K clusters, and on how many of N valid rows.
-    fn resolve(self, n_examples: usize, n_valid: usize, n_clusters: usize) -> (Self, usize) {
+    pub(super) fn resolve(self, n_examples: usize, n_valid: usize, n_clusters: usize) -> (Self, usize) {
         let sampled = SAMPLE_ROWS.max(n_clusters.saturating_mul(SAMPLE_ROWS_PER_CLUSTER));
         let rows = match self {
             Self::Auto if n_examples <= AUTO_FULL_ROWS => n_valid,
@@ -203,11 +203,6 @@ pub fn cluster(data: Trajectories, ids: Ids, parameters: Parameters, watch: Watc
 }
 
 fn check(data: &Trajectories, ids: Ids, parameters: Parameters) -> Result<()> {
-    let range = |argument, found: usize, most: usize| {
-        let (found, most) = (found as i128, most as i128);
-        let fits = (1..=most).contains(&found);
-        if fits { Ok(()) } else { Err(Error::Range { argument, found, least: 1, most }) }
-    };
     range("n_clusters", parameters.n_clusters, MOST_CENTROIDS)?;
     range("n_iterations", parameters.n_iterations, u32::MAX as usize)?;
     range("n_restarts", parameters.n_restarts, u32::MAX as usize)?;
@@ -239,6 +234,13 @@ fn check(data: &Trajectories, ids: Ids, parameters: Parameters) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses what is not between 1 and `most`.
+pub(super) fn range(argument: &'static str, found: usize, most: usize) -> Result<()> {
+    let (found, most) = (found as i128, most as i128);
+    let fits = (1..=most).contains(&found);
+    if fits { Ok(()) } else { Err(Error::Range { argument, found, least: 1, most }) }
 }
 
 /// Whether a value can't be clustered.
@@ -318,7 +320,7 @@ fn fit_on<'d>(
 }
 
 /// The largest magnitude among the valid rows' shaped values; the first row that can't be clustered is an error.
-fn survey(data: &Trajectories, labels: &mut [i32], run: &mut Run) -> Result<f32> {
+pub(super) fn survey(data: &Trajectories, labels: &mut [i32], run: &mut Run) -> Result<f32> {
     run.watch.begin("reading", labels.len())?;
     let make = || (0.0_f32, usize::MAX);
     let states = run.sweep(data, None, labels, make, |(most, bad_row), _, _, seen| {
@@ -420,7 +422,7 @@ fn assign_all(
 }
 
 /// The nearest whole number, ties to even, of one up to 2^51.
-fn round(x: f64) -> i64 {
+pub(super) fn round(x: f64) -> i64 {
     const SHIFT: f64 = 6_755_399_441_055_744.0;
     (x + SHIFT).to_bits() as i64 - SHIFT.to_bits() as i64
 }

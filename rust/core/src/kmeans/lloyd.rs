@@ -229,7 +229,7 @@ pub fn squared_distance(trajectory: impl Iterator<Item = f32>, centroid: &[f32])
 }
 
 /// Fills empty clusters with the farthest examples; returns how many were filled.
-fn reseed(
+pub(super) fn reseed(
     (data, grid): (&Trajectories, Grid),
     centroids: &Centroids,
     (ids, ties): (Ids, Keys),

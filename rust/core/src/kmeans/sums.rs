@@ -109,6 +109,15 @@ impl Sums {
         self.square(grid, block, kernel);
     }
 
+    /// An example whose values were [rounded](Grid::round) before joins the cluster `to`.
+    #[inline]
+    pub fn join_rounded(&mut self, trajectory: &[i64], to: usize) {
+        self.counts[to] += 1;
+        for (sum, x) in self.totals[to * self.n_dims..][..self.n_dims].iter_mut().zip(trajectory) {
+            *sum += x;
+        }
+    }
+
     /// An example leaves the cluster `from` and joins the cluster `to`.
     ///
     /// # Panics

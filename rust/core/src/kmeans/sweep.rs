@@ -95,6 +95,22 @@ impl Run<'_> {
         visit: impl Fn(&mut S, &Range<usize>, &mut [i32], &Seen) + Sync,
     ) -> Result<Vec<S>> {
         let work_per_row = data.n_dims() * centroids.map_or(1, Centroids::n_centroids);
+        self.sweep_at(work_per_row, data, centroids, labels, make, visit)
+    }
+
+    /// As [`sweep`](Self::sweep), for a visitor who does so many multiply-adds per row himself.
+    ///
+    /// # Errors
+    /// An interrupt.
+    pub fn sweep_at<S: Send>(
+        &mut self,
+        work_per_row: usize,
+        data: &Trajectories,
+        centroids: Option<&Centroids>,
+        labels: &mut [i32],
+        make: impl Fn() -> S,
+        visit: impl Fn(&mut S, &Range<usize>, &mut [i32], &Seen) + Sync,
+    ) -> Result<Vec<S>> {
         let part_rows = (BATCH_WORK / work_per_row).clamp(BLOCK_ROWS, PART_ROWS);
         let parts_per_batch = (BATCH_WORK / (work_per_row * part_rows)).max(2 * self.team.n_threads());
         let batch_rows = part_rows * parts_per_batch;
