@@ -438,6 +438,7 @@ def test_released_fits_on_few_rows_from_centroids_that_are_given():
         ({"method": "delta", "base": 1, "ref": 1}, "delta: base and ref are both '1', two different states are needed"),
         ({"ids": [1] * 10}, "ids: found 1 more than once, every example needs its own"),
         ({"ids": [-1] * 10}, "ids: found shape (10,) and dtype int64, allowed are 10 whole numbers"),
+<<<<<<< HEAD
         (
             {"min_score": 0.1},
             "min_score: found 0.1, but method 's2l' uses fit, init, n_clusters, n_iterations, n_restarts",
@@ -455,6 +456,13 @@ def test_released_fits_on_few_rows_from_centroids_that_are_given():
             "fit: found 'full', but preset 'released' fits on at most 256 rows per cluster",
         ),
         ({"losses": np.zeros((10, 3), np.int64)}, "losses: found dtype int64, allowed are float32 and float64"),
+=======
+        ({"min_score": 0.1}, "min_score: found 0.1, but method 's2l' uses states"),
+        (
+            {"losses": np.zeros((10, 3), np.int64)},
+            "losses: found dtype int64, allowed are float16, bfloat16, float32, float64",
+        ),
+>>>>>>> 2b10a67 (Read float16, bfloat16 and any forward view from Python without a copy)
         ({"losses": np.zeros(10)}, "losses: found an array of shape (10,), allowed are (n_examples, n_states)"),
         ({"losses": np.zeros((0, 3))}, "losses: found 3 states, at least one example and state are needed"),
         ({"losses": np.zeros((10, 1)), "method": "delta"}, "delta: needs two states, a base and a ref; there are: 0"),

@@ -96,10 +96,15 @@ pub fn mark(
     }
     let as_they_are = vec![0.0; n_states];
     let block_rows = (BLOCK_VALUES / n_states).next_multiple_of(LANES);
+    let minus = vec![0.0; n_states];
     sweep(why, n_states, n_threads, watch, Vec::new, |tiles, mut first, why| {
         for why in why.chunks_mut(block_rows) {
             tiles.resize(why.len().div_ceil(LANES) * n_states * LANES, 0.0);
+<<<<<<< HEAD
             columns.load_range(first..first + why.len(), &as_they_are, tiles);
+=======
+            columns.load_range(first..first + why.len(), &minus, tiles);
+>>>>>>> 2b10a67 (Read float16, bfloat16 and any forward view from Python without a copy)
             first += why.len();
             for (why, tile) in why.chunks_mut(LANES).zip(tiles.chunks_exact(n_states * LANES)) {
                 if rule == Rule::NonFinite && all_finite(tile) {
