@@ -190,7 +190,9 @@ impl Pruned {
                         lead.0 = f32::NEG_INFINITY;
                         // The label may stay, unseen, and is then nearest to the row.
                         let known = cell.covered.iter_mut().find(|candidate| candidate.number == now as u32);
-                        known.into_iter().for_each(|candidate| candidate.best = true);
+                        if let Some(candidate) = known {
+                            candidate.best = true;
+                        }
                     }
                 }
             }
