@@ -112,7 +112,8 @@ def test_every_method_takes_every_type(dtype, method):
     losses = np.abs(odd(300, 5, dtype)) + dtype(0.5)
     losses[7, 0] = np.nan
     by = np.arange(300) % 3
-    options = {"budget": 40, "n_clusters": 8, "by": by, "preset": "released" if method == "s2l" else "paper"}
+    options = {"n_clusters": 8, "preset": "released"} if method == "s2l" else {}
+    options |= {"budget": 40, "by": by}
     chosen = lossift.select(losses, method, **options)
     expected = lossift.select(losses.astype(np.float64), method, **options)
     assert chosen.rows.tolist() == expected.rows.tolist()
@@ -213,9 +214,9 @@ def test_a_store_of_another_type_flows_through_select(tmp_path, dtype):
     table = LossTable(store)
     columns = table.stacked(names)
     assert all(column.dtype == dtype and not column.flags.owndata for column in columns)
-    for method in ("s2l", "learnability"):
-        chosen = lossift.select(store, method, budget=20, n_clusters=5)
-        expected = lossift.select(losses.astype(np.float64), method, budget=20, n_clusters=5, ids=store.ids)
+    for options in ({"n_clusters": 5}, {"method": "learnability"}):
+        chosen = lossift.select(store, budget=20, **options)
+        expected = lossift.select(losses.astype(np.float64), budget=20, ids=store.ids, **options)
         assert chosen.rows.tolist() == expected.rows.tolist()
 
 

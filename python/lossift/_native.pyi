@@ -60,8 +60,8 @@ def cluster(
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> Clustering: ...
 def diagnose(
-    columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
-    valid: npt.NDArray[np.bool_],
+    columns: Sequence[_Losses] | _Losses,
+    valid: npt.NDArray[np.bool_] | None = None,
     ids: npt.NDArray[np.uint64] | None = None,
     *,
     n_clusters: Sequence[SupportsIndex],

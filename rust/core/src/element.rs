@@ -132,11 +132,11 @@ mod tests {
         let fraction_bits = 15 - exponent_bits;
         let (exponent, fraction) =
             (i32::from((bits & 0x7fff) >> fraction_bits), f64::from(bits & ((1 << fraction_bits) - 1)));
-        let (last, centre) = ((1 << exponent_bits) - 1, (1 << (exponent_bits - 1)) - 1);
+        let (last, offset) = ((1 << exponent_bits) - 1, (1 << (exponent_bits - 1)) - 1);
         let scale = f64::from(1_u32 << fraction_bits);
         let magnitude = match exponent {
-            0 => libm::ldexp(fraction / scale, 1 - centre),
-            _ if exponent < last => libm::ldexp(1.0 + fraction / scale, exponent - centre),
+            0 => libm::ldexp(fraction / scale, 1 - offset),
+            _ if exponent < last => libm::ldexp(1.0 + fraction / scale, exponent - offset),
             _ if fraction == 0.0 => f64::INFINITY,
             _ => f64::NAN,
         };
