@@ -66,48 +66,65 @@ const CHUNK_ROWS: usize = 64;
 /// Values of a slab.
 const SLAB: usize = if cfg!(test) { 1 << 14 } else { 1 << 20 };
 
-/// A worker's copy of the rows that it met: chunks of rows of one cluster each, cut from slabs.
+/// A worker's copy of the rows that it met: chunks of records of one cluster each, cut from slabs. A record is a row's
+/// number and its squared distance from the centroid, roughly (both by their bits), and its values, `[dim]`.
 struct Arena {
     slabs: Vec<Vec<f32>>,
-    /// Values used of the last slab.
+    /// Numbers used of the last slab.
     used: usize,
     /// `[cluster]`.
     buckets: Vec<Bucket>,
-    n_dims: usize,
+    /// Numbers of a record.
+    size: usize,
 }
+
+/// Numbers of a record before the values.
+const HEAD: usize = 2;
 
 /// A worker's rows of a cluster, in the order in which it met them.
 #[derive(Default, Clone)]
 struct Bucket {
-    /// Slab and place of each chunk: `[row][dim]` values.
+    /// Slab and place of each chunk.
     chunks: Vec<(u32, u32)>,
-    rows: Vec<u32>,
-    /// Squared distances from the centroid, roughly.
-    distances: Vec<f32>,
+    n_rows: usize,
 }
 
 impl Arena {
     fn new(n_clusters: usize, n_dims: usize) -> Self {
-        Self { slabs: Vec::new(), used: SLAB, buckets: vec![Bucket::default(); n_clusters], n_dims }
+        let buckets = vec![Bucket::default(); n_clusters];
+        Self { slabs: Vec::new(), used: SLAB, buckets, size: HEAD + n_dims }
     }
 
-    /// Room for another row of the cluster, `[dim]`.
-    fn push(&mut self, cluster: usize, row: u32, distance: f32) -> &mut [f32] {
-        let size = CHUNK_ROWS * self.n_dims;
-        let bucket = &mut self.buckets[cluster];
-        let place = bucket.rows.len() % CHUNK_ROWS;
+    /// Room for another record of the cluster.
+    #[inline]
+    fn push(&mut self, cluster: usize) -> &mut [f32] {
+        let place = self.buckets[cluster].n_rows % CHUNK_ROWS;
         if place == 0 {
-            if self.used + size > self.slabs.last().map_or(0, Vec::len) {
-                self.slabs.push(pages::zeros(SLAB.max(size)));
-                self.used = 0;
-            }
-            bucket.chunks.push((self.slabs.len() as u32 - 1, self.used as u32));
-            self.used += size;
+            self.push_chunk(cluster);
         }
-        bucket.rows.push(row);
-        bucket.distances.push(distance);
-        let &(slab, start) = bucket.chunks.last().expect("one was pushed");
-        &mut self.slabs[slab as usize][start as usize + place * self.n_dims..][..self.n_dims]
+        let bucket = &mut self.buckets[cluster];
+        bucket.n_rows += 1;
+        let (slab, start) = bucket.chunks[bucket.chunks.len() - 1];
+        &mut self.slabs[slab as usize][start as usize + place * self.size..][..self.size]
+    }
+
+    fn push_chunk(&mut self, cluster: usize) {
+        let size = CHUNK_ROWS * self.size;
+        if self.used + size > self.slabs.last().map_or(0, Vec::len) {
+            self.slabs.push(pages::zeros(SLAB.max(size)));
+            self.used = 0;
+        }
+        self.buckets[cluster].chunks.push((self.slabs.len() as u32 - 1, self.used as u32));
+        self.used += size;
+    }
+
+    /// The records of each chunk of a cluster.
+    fn chunks(&self, cluster: usize) -> impl Iterator<Item = &[f32]> {
+        let Bucket { chunks, n_rows } = &self.buckets[cluster];
+        chunks.iter().enumerate().map(move |(i, &(slab, start))| {
+            let rows = (n_rows - i * CHUNK_ROWS).min(CHUNK_ROWS);
+            &self.slabs[slab as usize][start as usize..][..rows * self.size]
+        })
     }
 }
 
@@ -126,8 +143,8 @@ struct Cluster<'c> {
 
 /// What sorting a cluster takes, and a worker's part of the sums.
 struct Scratch<'a> {
-    /// The rows of each chunk of the cluster: values, row numbers.
-    chunks: Vec<(&'a [f32], &'a [u32])>,
+    /// The records of each chunk of the cluster.
+    chunks: Vec<&'a [f32]>,
     keys: Vec<u64>,
     other_keys: Vec<u64>,
     totals: Vec<i64>,
@@ -152,7 +169,7 @@ impl Cells {
         let (n, n_dims) = (centroids.n_centroids(), data.n_dims());
         let (arenas, moved) = collect(data, centroids, labels, run)?;
         *sums = Sums::new(n, n_dims);
-        let size = |k: usize| arenas.iter().map(|arena| arena.buckets[k].rows.len()).sum();
+        let size = |k: usize| arenas.iter().map(|arena| arena.buckets[k].n_rows).sum();
         let counts: Vec<usize> = (0..n).map(size).collect();
         let n_tiles = counts.iter().map(|n| n.div_ceil(LANES)).sum::<usize>();
         let sizes: Vec<Size> = counts.iter().flat_map(|&n_rows| cut(n_rows)).collect();
@@ -229,8 +246,9 @@ fn collect(
             let rows = &rows[i * LANES..rows.len().min((i + 1) * LANES)];
             for (lane, &row) in rows.iter().enumerate() {
                 let distance = 2.0 * scores[i][lane] + norms[lane];
-                let distance = if distance > 0.0 { distance } else { 0.0 };
-                let values = arena.push(numbers[i][lane] as usize, row as u32, distance);
+                let (head, values) = arena.push(numbers[i][lane] as usize).split_at_mut(HEAD);
+                head[0] = f32::from_bits(row as u32);
+                head[1] = if distance > 0.0 { distance } else { 0.0 };
                 for (to, x) in values.iter_mut().zip(tile[lane..].iter().step_by(LANES)) {
                     *to = *x;
                 }
@@ -277,26 +295,18 @@ impl<'c> Cluster<'c> {
         let Scratch { chunks, keys, other_keys, .. } = &mut *scratch;
         chunks.clear();
         keys.clear();
-        for arena in self.arenas {
-            let bucket = &arena.buckets[self.number];
-            let parts = bucket.rows.chunks(CHUNK_ROWS).zip(bucket.distances.chunks(CHUNK_ROWS));
-            for (&(slab, start), (rows, distances)) in bucket.chunks.iter().zip(parts) {
-                let values = &arena.slabs[slab as usize][start as usize..][..rows.len() * n_dims];
-                // The bits of non-negative floats are in the order of their values.
-                let at = chunks.len() * CHUNK_ROWS;
-                let key = |(i, d): (usize, &f32)| u64::from(d.to_bits()) << 32 | (at + i) as u64;
-                keys.extend(distances.iter().enumerate().map(key));
-                chunks.push((values, rows));
-                // In order now, so that it is near when it is wanted out of order.
-                kernel.prefetch(values);
-            }
+        for chunk in self.arenas.iter().flat_map(|arena| arena.chunks(self.number)) {
+            // The bits of non-negative floats are in the order of their values.
+            let at = chunks.len() * CHUNK_ROWS;
+            let key = |(i, record): (usize, &[f32])| u64::from(record[1].to_bits()) << 32 | (at + i) as u64;
+            keys.extend(chunk.chunks_exact(HEAD + n_dims).enumerate().map(key));
+            chunks.push(chunk);
         }
-        let found = |at: u32| (chunks[at as usize / CHUNK_ROWS], at as usize % CHUNK_ROWS);
         sort_by_high(keys, other_keys);
         for equals in keys.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|equals| equals.len() > 1) {
             equals.sort_unstable_by_key(|key| {
-                let ((_, rows), i) = found(*key as u32);
-                ties.key(ids.get(rows[i] as usize))
+                let row = record_of(chunks, *key, n_dims)[0].to_bits();
+                ties.key(ids.get(row as usize))
             });
         }
         self.labels.fill(self.number as i32);
@@ -328,16 +338,21 @@ impl<'c> Cluster<'c> {
     }
 }
 
-/// Copies the rows of these keys' low halves to tiles, and their numbers; spare lanes repeat the last row.
-fn gather(chunks: &[(&[f32], &[u32])], keys: &[u64], n_dims: usize, tiles: &mut [f32], rows: &mut [u32]) {
+/// The record that a key's low half stands for.
+fn record_of<'c>(chunks: &[&'c [f32]], key: u64, n_dims: usize) -> &'c [f32] {
+    let at = key as u32 as usize;
+    &chunks[at / CHUNK_ROWS][at % CHUNK_ROWS * (HEAD + n_dims)..][..HEAD + n_dims]
+}
+
+/// Copies the rows of these keys to tiles, and their numbers; spare lanes repeat the last row.
+fn gather(chunks: &[&[f32]], keys: &[u64], n_dims: usize, tiles: &mut [f32], rows: &mut [u32]) {
     let mut values = [&[][..]; LANES];
     let tiles = tiles.chunks_exact_mut(n_dims * LANES).zip(rows.as_chunks_mut::<LANES>().0);
     for (keys, (tile, rows)) in keys.chunks(LANES).zip(tiles) {
         for (lane, (row, values)) in rows.iter_mut().zip(&mut values).enumerate() {
-            let at = keys[lane.min(keys.len() - 1)] as u32 as usize;
-            let (chunk, rows) = chunks[at / CHUNK_ROWS];
-            *row = if lane < keys.len() { rows[at % CHUNK_ROWS] } else { NO_ROW };
-            *values = &chunk[at % CHUNK_ROWS * n_dims..][..n_dims];
+            let record = record_of(chunks, keys[lane.min(keys.len() - 1)], n_dims);
+            *row = if lane < keys.len() { record[0].to_bits() } else { NO_ROW };
+            *values = &record[HEAD..];
         }
         for (dim, lanes) in tile.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             *lanes = values.map(|values| values[dim]);
