@@ -307,7 +307,7 @@ def test_what_progress_raises_comes_out():
 
     with pytest.raises(InterruptedError):
         lossift.cluster(trajectories(3000, 4), 10, progress=progress)
-    assert {"reading", "seeding", "clustering"} == {what for what, _, _ in seen}
+    assert {"sampling", "reading", "seeding", "clustering"} == {what for what, _, _ in seen}
 
 
 def test_a_value_too_large_to_cluster_names_its_row():

@@ -17,7 +17,7 @@ const BLOCK_ROWS: usize = 4096;
 /// Rows that a worker takes at a time, a multiple of 64. (Tests, being small, take small bites, so as to see several.)
 pub const PART_ROWS: usize = if cfg!(test) { 128 } else { 1 << 16 };
 /// Rows between two looks at the watch: some tens of milliseconds.
-const BATCH_ROWS: usize = if cfg!(test) { 512 } else { 1 << 23 };
+pub const BATCH_ROWS: usize = if cfg!(test) { 512 } else { 1 << 23 };
 /// Examples per cell that a worker's own table of cells is worth: with fewer there are fewer workers, so that
 /// tables don't outgrow the examples.
 const ROWS_PER_CELL: usize = 8;

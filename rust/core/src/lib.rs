@@ -26,6 +26,7 @@ pub mod columns;
 pub mod draw;
 pub mod element;
 pub mod error;
+pub mod fences;
 pub mod ids;
 pub mod interrupt;
 #[allow(unsafe_code, reason = "vector instructions; every other module is safe code")]

@@ -10,15 +10,14 @@
 //! Cost per example: the cell, a hash and two comparisons, some 3 ns of one core (4.5 by score); memory: a bit. Per example
 //! chosen: another hash, and the 8 bytes of its row number.
 
-mod fences;
 mod order;
 #[cfg(test)]
 mod tests;
 
-use self::fences::Fence;
-use self::order::{ByKey, ByScore, Order, Place};
+use self::order::{ByKey, ByScore, Order};
 use crate::cells::{Cells, PART_ROWS};
 use crate::error::{Error, Result};
+use crate::fences::{Fence, Place};
 use crate::ids::Ids;
 use crate::interrupt::Watch;
 use crate::parallel::Team;

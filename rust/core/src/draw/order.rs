@@ -1,24 +1,6 @@
 //! Orders: by which examples of a cell are drawn first. Each example has a place, and places compare like numbers.
 
-/// A place in an order of examples; places compare as the examples do.
-pub trait Place: Copy + Ord + Send + Sync {
-    /// The first place of all.
-    const FIRST: Self;
-    /// The last place of all.
-    const LAST: Self;
-}
-
-/// By a key: the smaller goes first.
-impl Place for u64 {
-    const FIRST: Self = 0;
-    const LAST: Self = u64::MAX;
-}
-
-/// By a number, equals by a key.
-impl Place for (u64, u64) {
-    const FIRST: Self = (0, 0);
-    const LAST: Self = (u64::MAX, u64::MAX);
-}
+use crate::fences::Place;
 
 /// An order of examples.
 pub trait Order: Sync {

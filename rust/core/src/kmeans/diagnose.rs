@@ -119,15 +119,16 @@ pub fn diagnose(data: Trajectories, ids: Ids, question: Question, watch: Watch) 
     let mut run = Run { kernel, team: Team::new(n_threads)?, watch };
     let mut labels = vec![-1; n_examples];
     let keys = |purpose| Keys::new(seed, purpose);
-    let seeds = |data: &Trajectories, ids: Ids| {
-        smallest_rows(ids, data.columns().valid_rows(0..ids.len()), keys(SEED), seeding::n_sampled(largest))
+    let seeds = |data: &Trajectories, ids: Ids, run: &mut Run| {
+        let with = (&run.team, &mut run.watch);
+        smallest_rows(data.columns(), ids, keys(SEED), seeding::n_sampled(largest), with)
     };
     let start = |data: &Trajectories, sample: &[usize], run: &mut Run| -> Result<Vec<Candidate>> {
         let seeds = seeding::plus_plus(data, sample, largest, keys(SEED_CHOICE), run)?;
         Ok(n_clusters.iter().map(|&k| Candidate::new(&seeds, k, data.n_dims())).collect())
     };
     let (data, candidates, most) = if n_fit_rows == n_valid {
-        let sample = seeds(&data, ids);
+        let sample = seeds(&data, ids, &mut run)?;
         let data = data.centred(&sample);
         let most = survey(&data, &mut labels, &mut run)?;
         let mut candidates = start(&data, &sample, &mut run)?;
@@ -135,15 +136,15 @@ pub fn diagnose(data: Trajectories, ids: Ids, question: Question, watch: Watch) 
         iterate((&data, grid), (ids, keys(TIE)), &mut candidates, n_iterations, &mut labels, &mut run)?;
         (data, candidates, most)
     } else {
-        run.watch.begin("sampling", n_fit_rows)?;
-        let mut rows = smallest_rows(ids, data.columns().valid_rows(0..ids.len()), keys(FIT), n_fit_rows);
+        let with = (&run.team, &mut run.watch);
+        let mut rows = smallest_rows(data.columns(), ids, keys(FIT), n_fit_rows, with)?;
         rows.sort_unstable();
         let columns = data.columns().gather(&rows);
         let part_ids: Vec<u64> = rows.iter().map(|&row| ids.get(row)).collect();
         let layout = Layout::Columns(columns.iter().map(Vec::as_slice).collect());
         let part = data.with_columns(Columns::all_valid(layout)?)?;
         let part_ids = Ids::Given(&part_ids);
-        let sample = seeds(&part, part_ids);
+        let sample = seeds(&part, part_ids, &mut run)?;
         let part = part.centred(&sample);
         let data = data.seen_from(part.centre());
         let most = survey(&data, &mut labels, &mut run)?;

@@ -178,9 +178,8 @@ pub fn cluster(data: Trajectories, ids: Ids, parameters: Parameters, watch: Watc
         let (data, fitted) = fit_on(data, ids, all, fit, parameters, &mut run)?;
         (data, fitted.centroids, fitted.record, fitted.inertia)
     } else {
-        run.watch.begin("sampling", n_fit_rows)?;
-        let mut rows =
-            smallest_rows(ids, data.columns().valid_rows(0..ids.len()), Keys::new(seed, FIT), n_fit_rows);
+        let with = (&run.team, &mut run.watch);
+        let mut rows = smallest_rows(data.columns(), ids, Keys::new(seed, FIT), n_fit_rows, with)?;
         rows.sort_unstable();
         let columns = data.columns().gather(&rows);
         let (part_ids, valid): (Vec<u64>, Vec<bool>) = rows.iter().map(|&row| (ids.get(row), true)).unzip();
@@ -271,8 +270,8 @@ fn fit_on<'d>(
     let n_valid = data.columns().n_valid();
     let n_clusters = parameters.n_clusters.min(n_valid);
     let n_sampled = seeding::n_sampled(n_clusters);
-    let mut sample =
-        smallest_rows(ids, data.columns().valid_rows(0..ids.len()), Keys::new(seed, SEED), n_sampled);
+    let with = (&run.team, &mut run.watch);
+    let mut sample = smallest_rows(data.columns(), ids, Keys::new(seed, SEED), n_sampled, with)?;
     let data = data.centred(&sample);
     let mut most = survey(&data, labels, run)?;
     let n_dims = data.n_dims();
@@ -282,8 +281,8 @@ fn fit_on<'d>(
     for restart in 0..n_restarts as u64 {
         let seed = if restart == 0 { seed } else { Keys::new(seed, RESTART).key(restart) };
         if restart > 0 {
-            sample =
-                smallest_rows(ids, data.columns().valid_rows(0..ids.len()), Keys::new(seed, SEED), n_sampled);
+            let with = (&run.team, &mut run.watch);
+            sample = smallest_rows(data.columns(), ids, Keys::new(seed, SEED), n_sampled, with)?;
             labels.fill(-1);
         }
         let mut centroids = match init {

@@ -38,11 +38,12 @@ fn every_number_of_clusters_goes_the_way_of_lloyd_from_the_same_seeds() {
     let layout = Layout::Rows { values: &values, n_states: N_STATES };
     let data = Trajectories::new(Columns::new(layout, &valid).unwrap(), Shape::Raw).unwrap();
     let ids = Ids::Given(&ids);
-    let sample = smallest_rows(ids, data.columns().valid_rows(0..3000), Keys::new(1, SEED), 500);
-    let data = data.centred(&sample);
     let mut go_on = |_, _, _| ControlFlow::Continue(());
     let kernel = Kernel::of(Backend::Scalar).unwrap();
     let mut run = Run { kernel, team: Team::new(2).unwrap(), watch: Watch::new(&mut go_on) };
+    let with = (&run.team, &mut run.watch);
+    let sample = smallest_rows(data.columns(), ids, Keys::new(1, SEED), 500, with).unwrap();
+    let data = data.centred(&sample);
     let mut seeds = seeding::plus_plus(&data, &sample, 40, Keys::new(1, SEED_CHOICE), &mut run).unwrap();
     // Two that no row is near: they have to be re-seeded.
     seeds[2 * N_STATES..4 * N_STATES].fill(60.0);

@@ -8,10 +8,28 @@
 //!
 //! A fence never decides what is drawn, only how long it takes: whoever uses one counts, and sees when it missed.
 
-use super::order::Place;
-
 /// Standard deviations on either side: it misses once in two million times.
 const WIDTH: f64 = 5.0;
+
+/// A place in an order of examples; places compare as the examples do.
+pub trait Place: Copy + Ord + Send + Sync {
+    /// The first place of all.
+    const FIRST: Self;
+    /// The last place of all.
+    const LAST: Self;
+}
+
+/// By a key: the smaller goes first.
+impl Place for u64 {
+    const FIRST: Self = 0;
+    const LAST: Self = u64::MAX;
+}
+
+/// By a number, equals by a key.
+impl Place for (u64, u64) {
+    const FIRST: Self = (0, 0);
+    const LAST: Self = (u64::MAX, u64::MAX);
+}
 
 /// Two places between which the last one drawn of a cell should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
