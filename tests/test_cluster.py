@@ -277,7 +277,10 @@ def test_inertia_is_about_the_best_of_five_of_scikit_learn(spread):
         ),
         ({"states": [7]}, "states: found 7, allowed are column numbers 0 to 2"),
         ({"ids": [1] * 10}, "ids: found 1 more than once, every example needs its own"),
-        ({"losses": np.zeros((10, 3), np.int64)}, "losses: found dtype int64, allowed are float32 and float64"),
+        (
+            {"losses": np.zeros((10, 3), np.int64)},
+            "losses: found dtype int64, allowed are float16, bfloat16, float32, float64",
+        ),
         ({"losses": np.full((4, 2), np.nan)}, "losses: found no valid example among 4 (4 non-finite loss)"),
         (
             {"losses": np.zeros((4, 2)), "shape": "relative"},

@@ -454,7 +454,10 @@ def test_released_fits_on_few_rows_from_centroids_that_are_given():
             {"preset": "released", "by": [0] * 10, "fit": "full"},
             "fit: found 'full', but preset 'released' fits on at most 256 rows per cluster",
         ),
-        ({"losses": np.zeros((10, 3), np.int64)}, "losses: found dtype int64, allowed are float32 and float64"),
+        (
+            {"losses": np.zeros((10, 3), np.int64)},
+            "losses: found dtype int64, allowed are float16, bfloat16, float32, float64",
+        ),
         ({"losses": np.zeros(10)}, "losses: found an array of shape (10,), allowed are (n_examples, n_states)"),
         ({"losses": np.zeros((0, 3))}, "losses: found 3 states, at least one example and state are needed"),
         ({"losses": np.zeros((10, 1)), "method": "delta"}, "delta: needs two states, a base and a ref; there are: 0"),

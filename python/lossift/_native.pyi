@@ -10,7 +10,8 @@ from typing import Any, Literal, SupportsIndex, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-_Losses: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+# float16, bfloat16 (of ml_dtypes, a type that NumPy's stubs don't know), float32 or float64
+_Losses: TypeAlias = npt.NDArray[Any]
 _Backend: TypeAlias = Literal["avx512", "avx2", "neon", "scalar"]
 
 __all__ = [
@@ -41,8 +42,8 @@ def simd() -> _Backend: ...
 def simd_available() -> list[_Backend]: ...
 def keys(ids: npt.NDArray[np.uint64], seed: SupportsIndex, purpose: str) -> npt.NDArray[np.uint64]: ...
 def cluster(
-    columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
-    valid: npt.NDArray[np.bool_],
+    columns: Sequence[_Losses] | _Losses,
+    valid: npt.NDArray[np.bool_] | None = None,
     ids: npt.NDArray[np.uint64] | None = None,
     *,
     n_clusters: SupportsIndex,
@@ -59,8 +60,8 @@ def cluster(
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> Clustering: ...
 def diagnose(
-    columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
-    valid: npt.NDArray[np.bool_],
+    columns: Sequence[_Losses] | _Losses,
+    valid: npt.NDArray[np.bool_] | None = None,
     ids: npt.NDArray[np.uint64] | None = None,
     *,
     n_clusters: Sequence[SupportsIndex],
@@ -102,7 +103,7 @@ def merge_reasons(
 ) -> None: ...
 def mark_reasons(
     why: npt.NDArray[np.uint8],
-    columns: Sequence[npt.NDArray[np.float32]] | Sequence[npt.NDArray[np.float64]] | _Losses,
+    columns: Sequence[_Losses] | _Losses,
     states: npt.NDArray[np.int64],
     rule: str,
     reason: SupportsIndex,

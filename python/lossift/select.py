@@ -72,9 +72,10 @@ def select(
     Parameters
     ----------
     losses
-        A loss store or its path, an array ``(n_examples, n_states)`` of mean losses in nats (float32 or
-        float64, C or Fortran order), or a sequence of ``n_states`` columns. Examples with a NaN or an infinity
-        in a column that the method uses are invalid and never chosen.
+        A loss store or its path, an array ``(n_examples, n_states)`` of mean losses in nats (float16,
+        bfloat16 of ``ml_dtypes``, float32 or float64; any order, views too), or a sequence of ``n_states`` columns.
+        They are read where they lie. Examples with a NaN or an infinity in a column that the method uses are invalid
+        and never chosen.
     method
         ``s2l``: k-means over trajectories, then draws from the clusters, smallest first (arXiv 2403.07384);
         ``learnability``: the largest ``1 - ref / base`` (arXiv 2310.13008); ``delta``: the largest
@@ -300,9 +301,7 @@ def _cluster(
             continue
         part = [column[rows] for column in columns] if isinstance(columns, list) else columns[rows]
         report = _in_stratum(progress, name)
-        found = ask_core(
-            _native.cluster, part, np.ones(len(rows), dtype=bool), table.ids_of(rows), progress=report, **options
-        )
+        found = ask_core(_native.cluster, part, None, table.ids_of(rows), progress=report, **options)
         labels[rows] = found.labels + len(sizes)
         sizes += found.sizes.tolist()
         strata_of += [name] * len(found.sizes)

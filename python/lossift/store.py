@@ -154,8 +154,10 @@ class LossStore:
         codes += [int(self.column_validity(name)[row]) for name in self._sealed_columns()]
         return next((Reason(code).text for code in codes if code != Reason.VALID), None)
 
-    def column(self, name: str) -> NDArray[np.float32]:
+    def column(self, name: str) -> NDArray[Any]:
         """Returns one loss column: float32[N], nats per supervised token, NaN where invalid; read-only, mapped.
+
+        A column that others wrote may be of float16, bfloat16 (then `ml_dtypes` has to be there) or float64.
 
         Parameters
         ----------
@@ -340,7 +342,7 @@ class LossStore:
     def _sealed_columns(self) -> list[str]:
         return [f"{state.name}@{view}" for state in self.declared_states for view in self._sealed_views(state)]
 
-    def _column(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def _column(self, name: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         state, view, quantity = self._resolve(name)
         path = self._column_path(state, view)
         tensors, _ = map_file(path)

@@ -1,7 +1,9 @@
 """Losses as a selection sees them: named columns of N examples, from a store or from plain arrays.
 
-The columns stay where they lie: a store's are memory maps, a Fortran-ordered array's are views, and a
-C-ordered array goes to the core whole, which reads it with a stride.
+The columns stay where they lie, and in the number type they have: a store's are memory maps, an array goes to the
+core whole, which reads it with its strides, and of a part of an array's states go the views. What is copied: values
+in foreign byte order, misaligned, a part of an item apart (fields of packed records), in reverse or broadcast from
+one; and columns of a store that are of another type than the others.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 MISSING_LABEL = "(missing)"
 
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
 # Rows that are copied at a time where they must be: a few megabytes.
 _COPIED_ROWS = 1 << 16
 # Whole numbers that labels may be without being turned into text one by one.
@@ -38,7 +42,8 @@ class LossTable:
     Parameters
     ----------
     losses
-        A store or its path; an array ``(n_examples, n_states)``; or a sequence of columns of length N.
+        A store or its path; an array ``(n_examples, n_states)``; or a sequence of columns of length N. Arrays are of
+        float16, bfloat16 (of ``ml_dtypes``), float32 or float64.
     ids
         uint64[N] for arrays: what decides every draw. Row numbers when None, and then the draw depends on the
         row order.
@@ -161,7 +166,7 @@ class LossTable:
         return [self.resolve(name, "states") for name in names]
 
     def column(self, name: str) -> NDArray[Any]:
-        """Returns one column, float32[N] or float64[N], nats, not copied."""
+        """Returns one column, N of float16, bfloat16, float32 or float64, nats, not copied."""
         return self.store.column(name) if self.store else self._columns[int(name)]
 
     def validity(self, names: Sequence[str], n_threads: int = 1) -> NDArray[np.uint8]:
@@ -178,23 +183,26 @@ class LossTable:
         self._mark(why, names, "unscalable", Reason.FIRST_NOT_POSITIVE, n_threads)
 
     def _mark(self, why: NDArray[np.uint8], names: Sequence[str], rule: str, reason: Reason, n_threads: int) -> None:
-        if self._array is not None and _readable(self._array):
-            states = np.array([self.names.index(name) for name in names], np.int64)
-            _native.mark_reasons(why, self._array, states, rule, reason, n_threads=n_threads)
+        columns, states = self._lying(names), np.arange(len(names))
+        if isinstance(columns, np.ndarray) or all(map(_readable, columns)):
+            _native.mark_reasons(why, columns, states, rule, reason, n_threads=n_threads)
             return
-        columns = [self.column(name) for name in names]
-        # Only columns with gaps are copied, and only some rows of them at a time.
-        step = self.n_examples if all(map(_readable, columns)) else _COPIED_ROWS
-        for first in range(0, self.n_examples, step):
-            rows = slice(first, first + step)
-            part = [np.require(column[rows], requirements=["C", "A"]) for column in columns]
-            _native.mark_reasons(why[rows], part, np.arange(len(part)), rule, reason, n_threads=n_threads)
+        # What has to be copied is copied some rows at a time.
+        for first in range(0, self.n_examples, _COPIED_ROWS):
+            rows = slice(first, first + _COPIED_ROWS)
+            part = [_in_place(column[rows]) for column in columns]
+            _native.mark_reasons(why[rows], part, states, rule, reason, n_threads=n_threads)
 
     def stacked(self, names: Sequence[str]) -> NDArray[Any] | list[NDArray[Any]]:
-        """Returns the columns `names` as the core takes them: a C-ordered array whole, else a list of columns."""
-        if self._array is not None and self._array.flags.c_contiguous and list(names) == self.names:
+        """Returns the columns `names` as the core takes them: the array itself, or a list of columns."""
+        columns = self._lying(names)
+        return columns if isinstance(columns, np.ndarray) else [_in_place(column) for column in columns]
+
+    def _lying(self, names: Sequence[str]) -> NDArray[Any] | list[NDArray[Any]]:
+        """Returns the columns `names` as they lie: the array, where the core can read it, or a list of columns."""
+        if self._array is not None and list(names) == self.names and _readable(self._array):
             return self._array
-        return [np.ascontiguousarray(self.column(name)) for name in names]
+        return _of_one_type([self.column(name) for name in names])
 
     def check_comparable(self, names: Sequence[str]) -> None:
         """Refuses columns of different views: their losses are over different tokens."""
@@ -211,7 +219,8 @@ class LossTable:
     def _digest(self, name: str) -> str:
         digest, column = hashlib.blake2b(digest_size=16), self.column(name)
         for first in range(0, self.n_examples, _COPIED_ROWS):
-            digest.update(np.ascontiguousarray(column[first : first + _COPIED_ROWS]).data)
+            # As bytes: bfloat16 is no type that Python's buffers know.
+            digest.update(np.ascontiguousarray(column[first : first + _COPIED_ROWS]).view(np.uint8).data)
         return digest.hexdigest()
 
     # ---------------------------------------------------------------- strata
@@ -241,17 +250,31 @@ class LossTable:
 
 def _floats(values: object, argument: str) -> NDArray[Any]:
     array = np.asarray(values)
-    if array.dtype.kind == "f" and (array.dtype.itemsize == 2 or not array.dtype.isnative):
-        # Half precision and foreign byte order are the only layouts that cost a copy.
-        array = array.astype(np.float32 if array.dtype.itemsize < 8 else np.float64)
-    if array.dtype not in (np.float32, np.float64):
-        raise ArgumentError(f"{argument}: found dtype {array.dtype}, allowed are float32 and float64")
-    return array
+    # By name: bfloat16 is the type of a package that need not be there.
+    if array.dtype.name not in _DTYPES:
+        raise ArgumentError(f"{argument}: found dtype {array.dtype}, allowed are {', '.join(_DTYPES)}")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _readable(array: NDArray[Any]) -> bool:
-    """Returns whether the core reads the array where it lies."""
-    return array.flags.c_contiguous and array.flags.aligned
+    """Returns whether the core reads the array where it lies: aligned, whole items apart, examples forward."""
+    steps = [step for step, n in zip(array.strides, array.shape, strict=True) if n > 1]
+    if not array.flags.aligned or any(step < 0 or step % array.itemsize for step in steps):
+        return False
+    return len(array) < 2 or array.strides[0] > 0
+
+
+def _in_place(column: NDArray[Any]) -> NDArray[Any]:
+    return column if _readable(column) else column.copy()
+
+
+def _of_one_type(columns: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Returns the columns in the one type that holds all of their values: themselves, where they are of one."""
+    types = {column.dtype for column in columns}
+    if len(types) < 2:
+        return columns
+    widest = np.float64 if np.dtype(np.float64) in types else np.float32
+    return [column.astype(widest, copy=False) for column in columns]
 
 
 def _check_alike(columns: list[NDArray[Any]]) -> None:

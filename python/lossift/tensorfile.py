@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
     "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
     "U8": np.dtype("u1"),
@@ -44,9 +46,7 @@ def map_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
-        dtype = _DTYPES.get(entry["dtype"])
-        if dtype is None:
-            raise StoreError(f"{path}: tensor {name!r} has dtype {entry['dtype']}, known are {list(_DTYPES)}")
+        dtype = _dtype(entry["dtype"], path, name)
         shape, start = tuple(entry["shape"]), 8 + header_bytes + entry["data_offsets"][0]
         if 0 in shape:  # an empty range can't be mapped
             tensors[name] = np.empty(shape, dtype)
@@ -54,6 +54,24 @@ def map_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             # Plain arrays over the map: np.memmap's own class is slow to slice and leaks into results.
             tensors[name] = np.asarray(np.memmap(path, dtype, "r", start, shape))
     return tensors, meta
+
+
+def _dtype(code: str, path: Path, name: str) -> np.dtype[Any]:
+    """Returns NumPy's type for a type of safetensors."""
+    if code == "BF16":
+        # NumPy has none of its own. We write float32; such columns come from others, who have the package.
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise StoreError(
+                f"{path}: tensor {name!r} has dtype BF16, which NumPy doesn't know by itself",
+                hint="pip install ml-dtypes",
+            ) from None
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    if code not in _DTYPES:
+        raise StoreError(f"{path}: tensor {name!r} has dtype {code}, known are BF16, {', '.join(_DTYPES)}")
+    return _DTYPES[code]
 
 
 def write_file(path: Path, tensors: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None:

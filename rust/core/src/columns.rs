@@ -96,6 +96,7 @@ impl<'a> Columns<'a> {
                 let state = |state| Strided { values: values.get(state..).unwrap_or(&[]), stride: n_states };
                 ((0..n_states).map(state).collect::<Vec<_>>(), n_examples)
             }
+            Layout::Strided { states, .. } if states.is_empty() => return Err(Error::NoStates),
             Layout::Strided { states, n_examples } => {
                 if let Some((expected, of)) = expected.filter(|(expected, _)| *expected != n_examples) {
                     return Err(Error::Length { argument: "columns", found: n_examples, expected, of });

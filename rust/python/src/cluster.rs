@@ -1,15 +1,12 @@
 //! K-means over trajectories.
 
 use crate::door;
-use lossift_core::columns::{self, Columns, Layout};
+use crate::losses::Losses;
 use lossift_core::kernels::Kernel;
 use lossift_core::kmeans::{self, Fit, Init, Parameters, Pruning};
 use lossift_core::shape::{Shape, Trajectories};
-use numpy::{
-    Element, Ix1, Ix2, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray,
-    PyUntypedArray, PyUntypedArrayMethods, dtype,
-};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use numpy::{Ix1, Ix2, PyArray1, PyArray2, PyArrayMethods};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -61,10 +58,11 @@ pub struct Clustering {
 /// Parameters
 /// ----------
 /// columns
-///     A sequence of T contiguous vectors float32[N] (or all float64[N]), or one C-contiguous array (N, T). Read where
-///     it lies; clustering works in float32.
+///     A sequence of T vectors of N, or one array (N, T), of float16, bfloat16 (of ml_dtypes), float32 or float64, one
+///     type for all. Read where it lies, with any forward strides; clustering works in float32.
 /// valid
-///     bool[N]; other examples are not looked at. A valid one that is not finite, once shaped, is an error.
+///     bool[N], read where it lies; other examples are not looked at. A valid one that is not finite, once shaped, is an
+///     error. None: all are valid.
 /// ids
 ///     uint64[N], distinct: they stand for the rows wherever chance or a tie decides; None stands for the row numbers.
 /// n_clusters
@@ -103,12 +101,12 @@ pub struct Clustering {
 /// KeyboardInterrupt
 ///     Ctrl-C, within a second.
 #[pyfunction]
-#[pyo3(signature = (columns, valid, ids=None, *, n_clusters, n_iterations, seed, shape="raw", init=None, fit="auto", max_fit_rows=None, n_restarts=None, tolerance=0.0, pruning=None, n_threads=None, progress=None))]
+#[pyo3(signature = (columns, valid=None, ids=None, *, n_clusters, n_iterations, seed, shape="raw", init=None, fit="auto", max_fit_rows=None, n_restarts=None, tolerance=0.0, pruning=None, n_threads=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only options have names")]
 pub fn cluster<'py>(
     py: Python<'py>,
     columns: &Bound<'py, PyAny>,
-    valid: &Bound<'py, PyAny>,
+    valid: Option<&Bound<'py, PyAny>>,
     ids: Option<&Bound<'py, PyAny>>,
     n_clusters: &Bound<'py, PyAny>,
     n_iterations: &Bound<'py, PyAny>,
@@ -153,14 +151,16 @@ pub fn cluster<'py>(
         pruning: pruning.map(Pruning::from_name).transpose().map_err(|error| door::exception(&error))?,
         kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
     };
-    let valid = mask(valid)?;
+    let valid = valid.map(door::Mask::new).transpose()?;
     let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
-    let arrays = Arrays::new(columns)?;
-    let mut reads = arrays.reads();
+    let losses = Losses::new(columns)?;
+    let mut reads = losses.reads();
+    reads.extend(valid.as_ref().map(door::Mask::read));
     reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
-    let ids = door::ids(ids.as_ref(), valid.len())?;
+    let valid = valid.as_ref().map(door::Mask::get).transpose()?;
+    let ids = door::ids(ids.as_ref(), valid.as_ref().map_or(losses.n_examples(), |valid| valid.len()))?;
     let found = door::run(py, progress, &reads, {
-        let columns = arrays.borrow(Some(&valid))?;
+        let columns = losses.borrow(valid.as_deref())?;
         move |watch| kmeans::cluster(Trajectories::new(columns?, shape)?, ids, parameters, watch)
     })?;
     let n_dims = found.centroids.len() / found.sizes.len();
@@ -178,93 +178,4 @@ pub fn cluster<'py>(
         evaluated: found.record.evaluated,
         n_fit_rows: found.n_fit_rows,
     })
-}
-
-/// Which examples are valid.
-pub fn mask(valid: &Bound<'_, PyAny>) -> PyResult<Vec<bool>> {
-    door::array::<bool, Ix1>("valid", valid)?;
-    // A byte of a NumPy bool may be anything; a Rust bool may not.
-    let valid = door::array::<u8, Ix1>("valid", &valid.call_method1("view", ("uint8",))?)?;
-    Ok(valid.as_slice()?.iter().map(|&byte| byte != 0).collect())
-}
-
-/// What `columns` may be.
-pub enum Arrays<'py> {
-    Columns32(Vec<PyReadonlyArray<'py, f32, Ix1>>),
-    Columns64(Vec<PyReadonlyArray<'py, f64, Ix1>>),
-    Rows32(PyReadonlyArray<'py, f32, Ix2>),
-    Rows64(PyReadonlyArray<'py, f64, Ix2>),
-}
-
-const WANTED: &str = "a sequence of float32[N] (or all float64[N]) or one C-contiguous array (N, T) of these";
-
-fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
-    array.cast::<PyUntypedArray>().is_ok_and(|array| array.dtype().is_equiv_to(&dtype::<T>(array.py())))
-}
-
-impl<'py> Arrays<'py> {
-    pub fn new(columns: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if columns.cast::<PyUntypedArray>().is_ok() {
-            return if is::<f64>(columns) {
-                door::array("columns", columns).map(Self::Rows64)
-            } else {
-                door::array("columns", columns).map(Self::Rows32)
-            };
-        }
-        let columns: Vec<Bound<'py, PyAny>> = columns
-            .try_iter()
-            .and_then(Iterator::collect)
-            .map_err(|_| PyTypeError::new_err(format!("columns: need {WANTED}")))?;
-        let name = |index: usize| format!("columns[{index}]");
-        if columns.first().is_some_and(is::<f64>) {
-            let arrays = columns.iter().enumerate().map(|(index, column)| door::array(&name(index), column));
-            arrays.collect::<PyResult<_>>().map(Self::Columns64)
-        } else {
-            let arrays = columns.iter().enumerate().map(|(index, column)| door::array(&name(index), column));
-            arrays.collect::<PyResult<_>>().map(Self::Columns32)
-        }
-    }
-
-    /// The arrays' memory, to be guarded.
-    pub fn reads(&self) -> Vec<door::Read> {
-        fn all<E: Element>(arrays: &[PyReadonlyArray<'_, E, Ix1>]) -> Vec<door::Read> {
-            let named = |(index, array)| door::read(format!("columns[{index}]"), array);
-            arrays.iter().enumerate().map(named).collect()
-        }
-        match self {
-            Self::Columns32(arrays) => all(arrays),
-            Self::Columns64(arrays) => all(arrays),
-            Self::Rows32(array) => vec![door::read("columns", array)],
-            Self::Rows64(array) => vec![door::read("columns", array)],
-        }
-    }
-
-    /// The arrays as the core's columns, all valid where no mask is given; the inner result is the core's own verdict.
-    pub fn borrow<'a>(
-        &'a self,
-        valid: Option<&'a [bool]>,
-    ) -> PyResult<lossift_core::error::Result<Columns<'a>>> {
-        fn of<'a, E: columns::Element>(
-            layout: Layout<'a, E>,
-            valid: Option<&'a [bool]>,
-        ) -> lossift_core::error::Result<Columns<'a>> {
-            match valid {
-                Some(valid) => Columns::new(layout, valid),
-                None => Columns::all_valid(layout),
-            }
-        }
-        fn slices<'a, E: Element>(arrays: &'a [PyReadonlyArray<'_, E, Ix1>]) -> PyResult<Layout<'a, E>> {
-            let slices = arrays.iter().map(|array| array.as_slice()).collect::<Result<_, _>>();
-            Ok(Layout::Columns(slices?))
-        }
-        fn rows<'a, E: Element>(array: &'a PyReadonlyArray<'_, E, Ix2>) -> PyResult<Layout<'a, E>> {
-            Ok(Layout::Rows { values: array.as_slice()?, n_states: array.shape()[1] })
-        }
-        Ok(match self {
-            Self::Columns32(arrays) => of(slices(arrays)?, valid),
-            Self::Columns64(arrays) => of(slices(arrays)?, valid),
-            Self::Rows32(array) => of(rows(array)?, valid),
-            Self::Rows64(array) => of(rows(array)?, valid),
-        })
-    }
 }

@@ -1,7 +1,7 @@
 //! How many clusters.
 
-use crate::cluster::{Arrays, mask};
 use crate::door;
+use crate::losses::Losses;
 use lossift_core::kernels::Kernel;
 use lossift_core::kmeans::{self, Fit, Question};
 use lossift_core::shape::{Shape, Trajectories};
@@ -60,12 +60,12 @@ pub struct Diagnoses {
 /// KeyboardInterrupt
 ///     Ctrl-C, within a second.
 #[pyfunction]
-#[pyo3(signature = (columns, valid, ids=None, *, n_clusters, n_iterations, seed, shape="raw", fit="auto", n_threads=None, progress=None))]
+#[pyo3(signature = (columns, valid=None, ids=None, *, n_clusters, n_iterations, seed, shape="raw", fit="auto", n_threads=None, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only options have names")]
 pub fn diagnose<'py>(
     py: Python<'py>,
     columns: &Bound<'py, PyAny>,
-    valid: &Bound<'py, PyAny>,
+    valid: Option<&Bound<'py, PyAny>>,
     ids: Option<&Bound<'py, PyAny>>,
     n_clusters: &Bound<'py, PyAny>,
     n_iterations: &Bound<'py, PyAny>,
@@ -86,14 +86,16 @@ pub fn diagnose<'py>(
         n_threads: n_threads.map_or(Ok(1), |n_threads| door::number("n_threads", n_threads, 1))?,
         kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
     };
-    let valid = mask(valid)?;
+    let valid = valid.map(door::Mask::new).transpose()?;
     let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
-    let arrays = Arrays::new(columns)?;
-    let mut reads = arrays.reads();
+    let losses = Losses::new(columns)?;
+    let mut reads = losses.reads();
+    reads.extend(valid.as_ref().map(door::Mask::read));
     reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
-    let ids = door::ids(ids.as_ref(), valid.len())?;
+    let valid = valid.as_ref().map(door::Mask::get).transpose()?;
+    let ids = door::ids(ids.as_ref(), valid.as_ref().map_or(losses.n_examples(), |valid| valid.len()))?;
     let found = door::run(py, progress, &reads, {
-        let columns = arrays.borrow(Some(&valid))?;
+        let columns = losses.borrow(valid.as_deref())?;
         move |watch| kmeans::diagnose(Trajectories::new(columns?, shape)?, ids, question, watch)
     })?;
     Ok(Diagnoses {

@@ -16,6 +16,7 @@ use numpy::{
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -133,6 +134,30 @@ pub fn array<'py, T: Element, D: Dimension>(
         return Err(PyValueError::new_err(message));
     }
     Ok(array)
+}
+
+/// Which examples are valid.
+pub struct Mask<'py>(PyReadonlyArray<'py, u8, Ix1>);
+
+impl<'py> Mask<'py> {
+    /// The argument `valid`, a contiguous vector of NumPy's bool.
+    pub fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        array::<bool, Ix1>("valid", object)?;
+        array("valid", &object.call_method1("view", ("uint8",))?).map(Self)
+    }
+
+    /// The mask's memory, to be guarded.
+    pub fn read(&self) -> Read {
+        read("valid", &self.0)
+    }
+
+    /// The mask where it lies; a copy only if it isn't made of zeros and ones: a byte of a NumPy bool may be
+    /// anything, a Rust bool may not. To look costs some 0.2 ms per million.
+    pub fn get(&self) -> PyResult<Cow<'_, [bool]>> {
+        let bytes = self.0.as_slice()?;
+        let as_they_are = bytemuck::checked::try_cast_slice(bytes).map(Cow::Borrowed);
+        Ok(as_they_are.unwrap_or_else(|_| bytes.iter().map(|&byte| byte != 0).collect()))
+    }
 }
 
 /// The argument as an array to write to, as [`array`] has it to read from.

@@ -9,6 +9,7 @@ mod draw;
 #[cfg_attr(not(target_os = "linux"), path = "unguarded.rs")]
 mod guard;
 mod keys;
+mod losses;
 mod quota;
 mod reasons;
 mod simd;

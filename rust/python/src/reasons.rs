@@ -1,7 +1,7 @@
 //! Reasons for being invalid: merged, found and counted where they lie.
 
-use crate::cluster::Arrays;
 use crate::door;
+use crate::losses::Losses;
 use lossift_core::reasons::{self, Rule};
 use numpy::{Ix1, PyArray1, PyReadonlyArray};
 use pyo3::prelude::*;
@@ -69,11 +69,11 @@ pub fn mark_reasons<'py>(
     let states = door::array::<i64, Ix1>("states", states)?;
     // A negative number is beyond any, and refused as such.
     let states: Vec<usize> = states.as_slice()?.iter().map(|&state| state as usize).collect();
-    let arrays = Arrays::new(columns)?;
-    let reads = arrays.reads();
+    let losses = Losses::new(columns)?;
+    let reads = losses.reads();
     let how = (rule, door::number("reason", reason, 1)?);
     let n_threads = door::n_threads(n_threads)?;
-    let (why, columns) = (why.as_slice_mut()?, arrays.borrow(None)?);
+    let (why, columns) = (why.as_slice_mut()?, losses.borrow(None)?);
     door::run(py, None, &reads, move |mut watch| {
         reasons::mark(why, (&columns?, &states), how, n_threads, &mut watch)
     })
