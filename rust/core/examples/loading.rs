@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Seconds of the fastest of some passes.
 fn time(n_values: usize, mut pass: impl FnMut()) -> f64 {
     let passes = (1 << 19) / n_values + 1;
-    let n_tries = if n_values < 1 << 20 { 200 } else { 7 };
+    let n_tries = if n_values < 1 << 20 { 200 } else { 15 };
     let fastest = (0..n_tries).map(|_| {
         let start = Instant::now();
         (0..passes).for_each(|_| pass());

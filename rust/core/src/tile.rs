@@ -39,7 +39,17 @@ pub struct Strided<'a, E> {
 #[derive(Debug, Clone)]
 pub struct States<'a, E> {
     runs: Vec<Run<'a, E>>,
+    rows: Vec<Rows<'a, E>>,
     n_states: usize,
+}
+
+/// Runs that share their rows' memory: what of it is asked for before it is read.
+#[derive(Debug, Clone)]
+struct Rows<'a, E> {
+    values: &'a [E],
+    stride: usize,
+    /// Values from a row's first state that is read to its last one.
+    width: usize,
 }
 
 /// States that lie side by side.
@@ -114,7 +124,19 @@ impl<'a, E: Element> States<'a, E> {
             runs.push(Run { first, stride, states: run.iter().map(|state| state.values).collect(), n_whole });
             first += width;
         }
-        Self { runs, n_states: first }
+        let mut rows: Vec<Rows<E>> = Vec::new();
+        for run in &runs {
+            let (values, stride, width) = (run.states[0], run.stride, run.states.len());
+            if let Some(last) = rows.last_mut().filter(|last| last.stride == stride && stride > 1) {
+                let ahead = values.as_ptr().addr().wrapping_sub(last.values.as_ptr().addr()) / size_of::<E>();
+                if ahead < stride {
+                    last.width = last.width.max(ahead + width);
+                    continue;
+                }
+            }
+            rows.push(Rows { values, stride, width });
+        }
+        Self { runs, rows, n_states: first }
     }
 
     fn load_range(&self, rows: Range<usize>, minus: &[f32], tiles: &mut [f32]) {
@@ -149,13 +171,15 @@ impl<'a, E: Element> States<'a, E> {
     }
 
     fn prefetch(&self, rows: Range<usize>, kernel: Kernel) {
-        for run in &self.runs {
-            // Of rows, all states of an example lie in the same lines, as good as.
-            let values = run.states[0];
-            kernel.prefetch(
-                &values
-                    [(rows.start * run.stride).min(values.len())..(rows.end * run.stride).min(values.len())],
-            );
+        for &Rows { values, stride, width } in &self.rows {
+            let cut = |at: usize| at.min(values.len());
+            if 2 * width >= stride {
+                kernel.prefetch(&values[cut(rows.start * stride)..cut(rows.end * stride)]);
+            } else {
+                for row in rows.clone() {
+                    kernel.prefetch(&values[cut(row * stride)..cut(row * stride + width)]);
+                }
+            }
         }
     }
 
@@ -455,6 +479,21 @@ mod tests {
         assert_eq!(view(&[1, 2, 4, 5, 3]), [2, 2, 1]);
         let columns: Vec<_> = values.chunks(10).map(|values| Strided { values, stride: 1 }).collect();
         assert_eq!(States::new(&columns).runs.len(), 6);
+    }
+
+    #[test]
+    fn rows_are_asked_for_once() {
+        let values = [0.0_f64; 60];
+        let rows = |places: &[usize], stride| {
+            let states = places.iter().map(|&place| Strided { values: &values[place..], stride });
+            let rows = States::new(&states.collect::<Vec<_>>()).rows;
+            rows.iter().map(|rows| (60 - rows.values.len(), rows.width)).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&[0, 2, 4], 6), [(0, 5)]);
+        assert_eq!(rows(&[1, 2, 3], 6), [(1, 3)]);
+        assert_eq!(rows(&[4, 0, 1], 6), [(4, 1), (0, 2)]);
+        assert_eq!(rows(&[0, 30, 32], 6), [(0, 1), (30, 3)]);
+        assert_eq!(rows(&[0, 20, 40], 1), [(0, 1), (20, 1), (40, 1)]);
     }
 
     #[test]
