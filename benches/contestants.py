@@ -63,6 +63,7 @@ def _lossift_plain(losses: NDArray[np.float32], init: NDArray[np.float32]) -> Ca
             seed=0,
             init=init,
             pruning="none",
+            n_threads=granted(),
         )
         return Fit(found.centroids, found.labels)
 

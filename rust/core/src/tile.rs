@@ -26,6 +26,9 @@ const CHUNK: usize = 64;
 /// Stretches of neighbours in a tile up to which it is worth copying them one by one.
 const MOST_STRETCHES: usize = 6;
 
+/// Tiles that columns are loaded into together.
+const SOME_TILES: usize = 8;
+
 /// Every `stride`-th value of a slice, from its first on: one state's losses, wherever they lie.
 #[derive(Debug, Clone, Copy)]
 pub struct Strided<'a, E> {
@@ -142,17 +145,22 @@ impl<'a, E: Element> States<'a, E> {
     fn load_range(&self, rows: Range<usize>, minus: &[f32], tiles: &mut [f32]) {
         let size = self.n_states * LANES;
         assert!(tiles.len() == rows.len().div_ceil(LANES) * size && minus.len() == self.n_states);
-        for run in self.runs.iter().filter(|run| run.stride == 1) {
-            let (at, minus) = (run.first * LANES, minus[run.first]);
-            let (full, rest) = run.states[0][rows.clone()].as_chunks::<LANES>();
-            let mut tiles = tiles.chunks_exact_mut(size);
-            for (values, tile) in full.iter().zip(&mut tiles) {
-                E::convert(values, minus, &mut tile[at..at + LANES]);
-            }
-            if let (Some(tile), Some(last)) = (tiles.next(), rest.last()) {
-                let (found, others) = tile[at..at + LANES].split_at_mut(rest.len());
-                E::convert(rest, minus, found);
-                others.fill(last.to_f32() - minus);
+        // A few tiles at a time: those of a whole block lie so far apart that they'd drive each other out of the cache.
+        for (some, first) in tiles.chunks_mut(SOME_TILES * size).zip(rows.clone().step_by(SOME_TILES * LANES))
+        {
+            let rows = first..rows.end.min(first + SOME_TILES * LANES);
+            for run in self.runs.iter().filter(|run| run.stride == 1) {
+                let (at, minus) = (run.first * LANES, minus[run.first]);
+                let (full, rest) = run.states[0][rows.clone()].as_chunks::<LANES>();
+                let mut tiles = some.chunks_exact_mut(size);
+                for (values, tile) in full.iter().zip(&mut tiles) {
+                    E::convert(values, minus, &mut tile[at..at + LANES]);
+                }
+                if let (Some(tile), Some(last)) = (tiles.next(), rest.last()) {
+                    let (found, others) = tile[at..at + LANES].split_at_mut(rest.len());
+                    E::convert(rest, minus, found);
+                    others.fill(last.to_f32() - minus);
+                }
             }
         }
         if self.runs.iter().all(|run| run.stride == 1) {

@@ -19,6 +19,9 @@ const PART_ROWS: usize = if cfg!(test) { 1024 } else { 4096 };
 /// (Tests, being small, take small bites, so as to see several.)
 const BATCH_WORK: usize = if cfg!(test) { 1 << 18 } else { 1 << 28 };
 
+/// Tiles that the kernel gets at a time.
+const SOME_TILES: usize = 4;
+
 /// What every pass needs besides the data.
 pub struct Run<'a> {
     /// The kernels.
@@ -148,12 +151,21 @@ impl Run<'_> {
                         continue;
                     }
                     data.load(rows, block);
-                    // The memory answers while the kernel works.
-                    columns.prefetch(to..(to + BLOCK_ROWS).min(columns.n_examples()), kernel);
                     numbers.resize(block.n_tiles(), [0.0; LANES]);
                     scores.resize(block.n_tiles(), [0.0; LANES]);
                     if let Some(centroids) = centroids {
-                        kernel.nearest(block.tiles(), centroids, numbers, scores);
+                        // A few tiles at a time: meanwhile the memory answers for as many of the next block. (Asked for
+                        // all of it at once, the CPU forgets most of the questions.)
+                        let some = block.tiles().chunks(SOME_TILES * data.n_dims() * LANES);
+                        let found = numbers.chunks_mut(SOME_TILES).zip(scores.chunks_mut(SOME_TILES));
+                        for (i, (tiles, (numbers, scores))) in some.zip(found).enumerate() {
+                            let next = (to + i * SOME_TILES * LANES).min(columns.n_examples());
+                            columns.prefetch(
+                                next..(next + SOME_TILES * LANES).min(columns.n_examples()),
+                                kernel,
+                            );
+                            kernel.nearest(tiles, centroids, numbers, scores);
+                        }
                     }
                     visit(state, &range, labels, &Seen { rows, block, numbers, scores });
                 }
