@@ -43,7 +43,8 @@ pub struct Strided<'a, E> {
 pub struct States<'a, E> {
     runs: Vec<Run<'a, E>>,
     rows: Vec<Rows<'a, E>>,
-    n_states: usize,
+    /// T.
+    height: usize,
 }
 
 /// Runs that share their rows' memory: what of it is asked for before it is read.
@@ -139,12 +140,12 @@ impl<'a, E: Element> States<'a, E> {
             }
             rows.push(Rows { values, stride, width });
         }
-        Self { runs, rows, n_states: first }
+        Self { runs, rows, height: first }
     }
 
     fn load_range(&self, rows: Range<usize>, minus: &[f32], tiles: &mut [f32]) {
-        let size = self.n_states * LANES;
-        assert!(tiles.len() == rows.len().div_ceil(LANES) * size && minus.len() == self.n_states);
+        let size = self.height * LANES;
+        assert!(tiles.len() == rows.len().div_ceil(LANES) * size && minus.len() == self.height);
         // A few tiles at a time: those of a whole block lie so far apart that they'd drive each other out of the cache.
         for (some, first) in tiles.chunks_mut(SOME_TILES * size).zip(rows.clone().step_by(SOME_TILES * LANES))
         {
@@ -193,7 +194,7 @@ impl<'a, E: Element> States<'a, E> {
 
     fn load_rows(&self, rows: &[usize], minus: &[f32], tile: &mut [f32]) {
         assert!((1..=LANES).contains(&rows.len()));
-        assert!(tile.len() == self.n_states * LANES && minus.len() == self.n_states);
+        assert!(tile.len() == self.height * LANES && minus.len() == self.height);
         let mut stretches = [(0, 0); MOST_STRETCHES];
         let stretches = stretches_of(rows, &mut stretches);
         let neighbours = stretches.len() == 1;
