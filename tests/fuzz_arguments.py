@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,7 +97,18 @@ class Whole:
             ...,
         ]
         value = chance.pick(outside + other + [None])
-        return value, FINE if value is None and self.optional else REFUSED
+        return value, EITHER if value is None and self.optional else REFUSED
+
+
+@dataclass(frozen=True)
+class Share:
+    """A number from 0 to 1."""
+
+    def spoil(self, chance: Chance, good: Any) -> tuple[Any, str]:
+        if chance.maybe(0.4):
+            return chance.pick([np.float64, Fraction, np.array])(good), FINE
+        outside = [-5e-324, -1, 1 + 2**-52, 2, 2**2000, float("nan"), float("inf"), -float("inf")]
+        return chance.pick([*outside, "0", b"0", None, [0.5], 1j, ...]), REFUSED
 
 
 @dataclass(frozen=True)
@@ -104,9 +116,11 @@ class Name:
     """One of some names."""
 
     choices: tuple[str, ...]
+    optional: bool = False
 
     def spoil(self, chance: Chance, _good: Any) -> tuple[Any, str]:
-        return chance.pick(["", "RAW", "\ud800", "\0", "x" * 100_000, None, 3, b"raw"]), REFUSED
+        value = chance.pick(["", "RAW", "\ud800", "\0", "x" * 100_000, None, 3, b"raw"])
+        return value, EITHER if value is None and self.optional else REFUSED
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,7 @@ class Array:
 
     optional: bool = False
     any_length: bool = False
+    written: bool = False
 
     def spoil(self, chance: Chance, good: Any) -> tuple[Any, str]:
         if good is None:
@@ -130,6 +145,8 @@ class Array:
         way = chance.pick([*_FINE_ARRAYS, *_BAD_ARRAYS, *_BAD_ARRAYS])
         with np.errstate(all="ignore"):
             value = way(good)
+        if way is _readonly and self.written:
+            return value, REFUSED
         if way in _FINE_ARRAYS:
             return value, FINE
         if value is None:
@@ -143,6 +160,27 @@ class Array:
         as_good = value.dtype == good.dtype and value.flags.c_contiguous and value.flags.aligned
         as_good = as_good and (self.any_length or value.shape == good.shape)
         return value, EITHER if as_good else REFUSED
+
+
+@dataclass(frozen=True)
+class Several:
+    """A sequence of arrays."""
+
+    def spoil(self, chance: Chance, good: list[np.ndarray]) -> tuple[Any, str]:
+        if good and chance.maybe(0.6):
+            index = int(chance.rng.integers(len(good)))
+            value, verdict = Array().spoil(chance, good[index])
+            return [*good[:index], value, *good[index + 1 :]], verdict
+        return chance.pick(
+            [
+                (tuple(good), FINE),
+                (dict(enumerate(good)).values(), FINE),
+                (iter(good), EITHER),  # used up by the time anybody could check
+                (None, REFUSED),
+                (3, REFUSED),
+                ([*good, None], REFUSED),
+            ]
+        )
 
 
 def _readonly(array: np.ndarray) -> np.ndarray:
@@ -164,7 +202,13 @@ def _misaligned(array: np.ndarray) -> np.ndarray:
 
 
 def _other_dtype(dtype: Any) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda array: array.astype(dtype)
+    def other(array: np.ndarray) -> np.ndarray:
+        try:
+            return array.astype(dtype)
+        except (TypeError, ValueError):  # bfloat16 isn't cast to everything
+            return np.zeros(array.shape, dtype)
+
+    return other
 
 
 # The same call: the dtype by another name, other flags, a subclass.
@@ -177,7 +221,8 @@ _FINE_ARRAYS: list[Callable[[np.ndarray], Any]] = [
 # Other bytes than the core would read. (Some of these change nothing for arrays of one element or one-byte types.)
 _BAD_ARRAYS: list[Callable[[np.ndarray], Any]] = [
     *map(_other_dtype, ["?", "i1", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "g", "c8", "O", "U5", "V4"]),
-    lambda array: array.astype("M8[s]" if array.dtype.kind in "iu" else "m8[s]"),
+    _other_dtype("M8[s]"),
+    _other_dtype("m8[s]"),
     lambda array: array.astype(array.dtype.newbyteorder()),
     lambda array: np.repeat(array, 2, axis=0)[::2],
     lambda array: array[::-1],
@@ -189,7 +234,7 @@ _BAD_ARRAYS: list[Callable[[np.ndarray], Any]] = [
     lambda array: array[..., None],
     lambda array: array.reshape(-1)[0] if array.size else array[None],
     lambda array: array.tolist(),
-    lambda array: memoryview(array.copy()),
+    lambda array: memoryview(array.tobytes()),
     lambda array: bytes(array.tobytes()),
     lambda _: None,
     lambda _: "columns",

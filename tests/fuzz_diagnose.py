@@ -8,12 +8,13 @@ import numpy as np
 
 import fuzz_cluster
 from fuzz_arguments import REFUSED, Chance, Name, Verb
+from fuzz_losses import SHAPES, shaped, table
 from lossift import _native
 
 KINDS: dict[str, Any] = {
     **{name: fuzz_cluster.KINDS[name] for name in ("columns", "progress", "valid", "ids", "n_iterations", "seed")},
     "n_clusters": None,
-    "shape": Name(fuzz_cluster.SHAPES),
+    "shape": Name(SHAPES),
     "fit": Name(("auto", "full", "sample")),
     "n_threads": fuzz_cluster.KINDS["n_threads"],
 }
@@ -21,8 +22,7 @@ KINDS: dict[str, Any] = {
 
 def arguments(chance: Chance) -> tuple[dict[str, Any], str]:
     """Returns arguments for `_native.diagnose` and what has to follow from them."""
-    given, verdict = fuzz_cluster.arguments(chance)
-    given = {name: value for name, value in given.items() if name in KINDS}
+    given, verdict = fuzz_cluster.spoil_and_watch(chance, *fuzz_cluster.pool_of(chance))
     sizes = [given["n_clusters"], *(chance.size(1, given["n_clusters"]) for _ in range(chance.size(0, 3)))]
     chance.rng.shuffle(sizes)
     given["n_clusters"] = [int(size) for size in sizes]
@@ -36,9 +36,10 @@ def arguments(chance: Chance) -> tuple[dict[str, Any], str]:
 
 def check(given: dict[str, Any], found: Any, chance: Chance) -> None:
     """Holds the numbers to what they must fulfil, and the largest K's to a clustering by it."""
-    columns = given["columns"] if isinstance(given["columns"], np.ndarray) else list(given["columns"])
-    given = {**given, "columns": columns}
-    sizes, n_valid = given["n_clusters"], int(fuzz_cluster.truth(given["valid"]).sum())
+    losses = table(given["columns"])
+    given = {**given, "columns": losses}
+    valid = fuzz_cluster.valid_of(given, len(losses))
+    sizes, n_valid = given["n_clusters"], int(valid.sum())
     assert (found.fit, found.n_fit_rows) == ("full", n_valid)
     for size, n_found, inertia, silhouette, n_iterations, why in zip(
         sizes, found.n_found, found.inertia, found.silhouette, found.n_iterations, found.why_stopped, strict=True
@@ -59,8 +60,7 @@ def check(given: dict[str, Any], found: Any, chance: Chance) -> None:
     assert found.n_found[largest] == len(alone.sizes)
     assert found.n_iterations[largest] == len(alone.moved) - 1
     # Both are sums on a grid that has to hold the squares of the largest values.
-    losses = columns if isinstance(columns, np.ndarray) else np.stack(columns, axis=1)
-    points = fuzz_cluster.shaped(losses, given.get("shape", "raw"))[fuzz_cluster.truth(given["valid"])]
+    points = shaped(losses, given.get("shape", "raw"))[valid]
     step = 16 * float(np.abs(points).max()) ** 2 * points.shape[1] * 2.0**-50
     assert np.isclose(found.inertia[largest], alone.total_inertia, rtol=1e-6, atol=n_valid * step)
 

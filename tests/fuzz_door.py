@@ -30,6 +30,7 @@ from pathlib import Path
 import fuzz_cluster
 import fuzz_diagnose
 import fuzz_draw
+import fuzz_reasons
 from fuzz_arguments import EITHER, FINE, REFUSED, Chance, Planned, both, show
 from lossift import _native
 
@@ -37,7 +38,7 @@ HANG_SECONDS = 300
 FOUND = 3  # exit code of a child that has told of a finding
 
 
-VERBS = fuzz_cluster.VERBS | fuzz_diagnose.VERBS | fuzz_draw.VERBS
+VERBS = fuzz_cluster.VERBS | fuzz_diagnose.VERBS | fuzz_draw.VERBS | fuzz_reasons.VERBS
 # Verbs without arguments: their answers are tested elsewhere.
 WITHOUT_ARGUMENTS = {"available_threads", "simd", "simd_available"}
 

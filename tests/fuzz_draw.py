@@ -7,72 +7,139 @@ from typing import Any
 import numpy as np
 
 import reference
-from fuzz_arguments import FINE, REFUSED, Array, Chance, Text, Verb, Whole
+from fuzz_arguments import EITHER, FINE, REFUSED, Array, Chance, Text, Verb, Whole, both
 from lossift import _native
 
 SEED = Whole(0, 2**64 - 1)
+THREADS = Whole(1, 1024, optional=True)
 
 
-def cells_of(chance: Chance) -> tuple[np.ndarray, int]:
-    n, n_cells = (0 if chance.maybe(0.05) else chance.size(1, 400)), chance.size(1, 40)
-    return chance.rng.integers(-1, n_cells, n, dtype=np.int32), n_cells
+def cells_of(chance: Chance) -> tuple[dict[str, Any], np.ndarray, tuple[int, int]]:
+    """Returns arguments that say where examples are, the number of each one's cell (-1: in none), and (S, K)."""
+    n = 0 if chance.maybe(0.05) else chance.size(100_000, 300_000) if chance.maybe(0.01) else chance.size(1, 400)
+    n_strata, n_clusters = (1 if chance.maybe(0.4) else chance.size(1, most) for most in (9, 40))
+    has_clusters, has_strata = (of > 1 or chance.maybe(0.5) for of in (n_clusters, n_strata))
+    given: dict[str, Any] = {}
+    cells = np.zeros(n, np.int64)
+    if has_strata:
+        given["strata"] = chance.rng.integers(-1, n_strata, n, dtype=np.int32)
+        cells += np.where(given["strata"] == -1, n_strata - 1, given["strata"]) * n_clusters
+    if has_clusters:
+        given["clusters"] = chance.rng.integers(-1, n_clusters, n, dtype=np.int32)
+        cells = np.where(given["clusters"] == -1, -1, cells + given["clusters"])
+    if chance.maybe(0.5) or not given:
+        given["excluded"] = (chance.rng.random(n) < chance.pick([0, 0.3, 1])).astype(np.uint8) * chance.pick([1, 255])
+        cells = np.where(given["excluded"] != 0, -1, cells)
+    if chance.maybe(0.1):
+        given |= dict.fromkeys({"strata", "clusters", "excluded"} - set(given))
+    if chance.maybe(0.7):
+        given["ids"] = chance.ids(n)
+    if chance.maybe(0.5):
+        given["n_threads"] = chance.pick([None, 1, 2, 3, 8])
+    return given, cells, (n_strata, n_clusters)
+
+
+def misplace(chance: Chance, given: dict[str, Any], shape: tuple[int, int]) -> str:
+    """Now and then puts an example where there is no cell; returns what has to follow."""
+    of = dict(zip(("strata", "clusters"), shape, strict=True))
+    name = chance.pick(list(of))
+    if given.get(name) is None or not len(given[name]) or chance.maybe(0.9):
+        return FINE
+    row = int(chance.rng.integers(len(given[name])))
+    given[name][row] = chance.pick([-2, of[name], 2**31 - 1, -(2**31)])
+    # Nobody looks at the stratum of an example without a cluster, or at an example that is excluded.
+    clusters, excluded = given.get("clusters"), given.get("excluded")
+    unseen = (excluded is not None and excluded[row] != 0) or (clusters is not None and clusters[row] == -1)
+    return FINE if unseen else REFUSED
+
+
+def ids_of(given: dict[str, Any]) -> np.ndarray:
+    if given.get("ids") is not None:
+        return np.asarray(given["ids"])
+    known = (given.get(name) for name in ("clusters", "strata", "excluded"))
+    return np.arange(next(len(array) for array in known if array is not None), dtype=np.uint64)
+
+
+def cells_again(given: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """Returns the number of each example's cell, one example at a time."""
+    n = len(ids_of(given))
+    cells = np.empty(n, np.int64)
+    for row in range(n):
+        stratum, cluster, excluded = (
+            0 if given.get(name) is None else int(given[name][row]) for name in ("strata", "clusters", "excluded")
+        )
+        stratum = shape[0] - 1 if stratum == -1 else stratum
+        cells[row] = -1 if excluded or cluster == -1 else stratum * shape[1] + cluster
+    return cells
+
+
+def census_arguments(chance: Chance) -> tuple[dict[str, Any], str]:
+    given, _, (n_strata, n_clusters) = cells_of(chance)
+    verdict = misplace(chance, given, (n_strata, n_clusters))
+    given |= {"n_strata": n_strata, "n_clusters": n_clusters, "seed": chance.pick([0, 5, 2**64 - 1])}
+    if chance.maybe(0.05):
+        given["n_strata"] += 100_000  # there may be more than are met
+        if given.get("strata") is None:
+            verdict = REFUSED
+        elif (given["strata"] == n_strata).any():  # what was out of range is no longer
+            verdict = EITHER
+    return given, verdict
+
+
+def check_census(given: dict[str, Any], found: tuple[np.ndarray, np.ndarray], _chance: Chance) -> None:
+    shape = (int(given["n_strata"]), int(given["n_clusters"]))
+    sizes, smallest = [0] * (shape[0] * shape[1]), [2**64 - 1] * (shape[0] * shape[1])
+    keys = _native.keys(ids_of(given), given["seed"], "tie").tolist()
+    for cell, key in zip(cells_again(given, shape), keys, strict=True):
+        if cell >= 0:
+            sizes[cell] += 1
+            smallest[cell] = min(smallest[cell], key)
+    assert [array.dtype for array in found] == [np.int64, np.uint64]
+    assert [array.shape for array in found] == [shape, shape]
+    assert [array.reshape(-1).tolist() for array in found] == [sizes, smallest]
 
 
 def draw_arguments(chance: Chance) -> tuple[dict[str, Any], str]:
-    cells, n_cells = cells_of(chance)
-    sizes = np.bincount(cells[cells >= 0], minlength=n_cells)
-    quotas = np.floor(sizes * chance.pick([0, 0.3, 1, chance.rng.random(n_cells)])).astype(np.int64)
-    given = {
-        "cells": cells,
-        "quotas": quotas,
-        "ids": chance.ids(len(cells)),
-        "seed": chance.pick([0, 5, 2**64 - 1]),
-    }
+    given, cells, shape = cells_of(chance)
+    sizes = np.bincount(cells[cells >= 0], minlength=shape[0] * shape[1]).reshape(shape)
+    quotas = np.floor(sizes * chance.pick([0, 0.3, 1, chance.rng.random(shape)])).astype(np.int64)
+    given |= {"quotas": quotas, "seed": chance.pick([0, 5, 2**64 - 1])}
+    if chance.maybe(0.5):
+        given["sizes"] = chance.pick([None, sizes])
     verdict = FINE
     if chance.maybe(0.5):
         scores = chance.rng.choice([0.0, -0.0, 1.5, -2.0, np.inf, -np.inf, 5e-324], len(cells))
+        if chance.maybe(0.5):
+            scores = chance.rng.random(len(cells))
         scores[cells < 0] = np.nan
         given["scores"] = scores
         if len(scores) and chance.maybe(0.1):
             row = int(chance.rng.integers(len(scores)))
             scores[row] = np.nan
             verdict = FINE if cells[row] < 0 else REFUSED
-    if chance.maybe(0.15):
-        quotas[chance.rng.integers(n_cells)] = chance.pick([-1, len(cells) + 1, 2**63 - 1, -(2**63)])
+    if chance.maybe(0.1):
+        at = tuple(chance.rng.integers(shape))
+        quotas[at] = chance.pick([-1, len(cells) + 1, 2**63 - 1, -(2**63)])
         verdict = REFUSED
-    if len(cells) and chance.maybe(0.1):
-        cells[chance.rng.integers(len(cells))] = chance.pick([-2, n_cells, 2**31 - 1, -(2**31)])
-        verdict = REFUSED
-    return given, verdict
+    if given.get("sizes") is not None and chance.maybe(0.1):  # which are taken on trust: any answer, but an answer
+        given["sizes"] = chance.pick([sizes + 1, sizes * 2, np.full(shape, 2**63 - 1), sizes // 2, sizes - 1])
+        verdict = EITHER
+    return given, both(verdict, misplace(chance, given, shape))
 
 
 def check_draw(given: dict[str, Any], found: np.ndarray, _chance: Chance) -> None:
     purpose = "draw" if given.get("scores") is None else "tie"
-    keys = _native.keys(np.asarray(given["ids"]), given["seed"], purpose).tolist()
-    if purpose == "draw":
-        expected = reference.draw(given["cells"], given["quotas"], keys)
-    else:
-        expected = reference.top(given["cells"], given["quotas"], given["scores"], keys)
+    ids, quotas = ids_of(given), given["quotas"]
+    keys = _native.keys(ids, given["seed"], purpose).tolist()
+    members: dict[int, list[int]] = {}
+    for row, cell in enumerate(cells_again(given, quotas.shape).tolist()):
+        members.setdefault(cell, []).append(row)
+    scores = np.zeros(len(ids)) if given.get("scores") is None else given["scores"]
+    expected = []
+    for cell, quota in enumerate(quotas.reshape(-1).tolist()):
+        expected += sorted(members.get(cell, []), key=lambda row: (-scores[row], keys[row]))[:quota]
     assert found.dtype == np.int64
-    assert found.tolist() == expected
-
-
-def smallest_keys_arguments(chance: Chance) -> tuple[dict[str, Any], str]:
-    cells, n_cells = cells_of(chance)
-    n_given = n_cells + chance.pick([0, 0, 1, -1, 100_000])
-    verdict = FINE if not len(cells) or cells.max() < n_given else REFUSED
-    return {"cells": cells, "n_cells": n_given, "ids": chance.ids(len(cells)), "seed": 3}, verdict
-
-
-def check_smallest_keys(given: dict[str, Any], found: np.ndarray, _chance: Chance) -> None:
-    expected = [2**64 - 1] * int(given["n_cells"])
-    for cell, key in zip(
-        given["cells"], _native.keys(np.asarray(given["ids"]), given["seed"], "tie").tolist(), strict=True
-    ):
-        if cell >= 0:
-            expected[cell] = min(expected[cell], key)
-    assert found.dtype == np.uint64
-    assert found.tolist() == expected
+    assert found.tolist() == sorted(expected)
 
 
 def smallest_first_arguments(chance: Chance) -> tuple[dict[str, Any], str]:
@@ -108,24 +175,26 @@ def check_keys(given: dict[str, Any], found: np.ndarray, chance: Chance) -> None
     assert (again == found[order]).all()
 
 
+CELLS = {
+    "ids": Array(optional=True),
+    "clusters": Array(optional=True, any_length=True),
+    "strata": Array(optional=True, any_length=True),
+    "excluded": Array(optional=True, any_length=True),
+    "seed": SEED,
+    "n_threads": THREADS,
+}
 VERBS = {
+    "census": Verb(
+        _native.census,
+        {"n_strata": Whole(1, 2**32 - 1), "n_clusters": Whole(1, 2**32 - 1)} | CELLS,
+        census_arguments,
+        check_census,
+    ),
     "draw": Verb(
         _native.draw,
-        {
-            "cells": Array(),
-            "quotas": Array(any_length=True),
-            "ids": Array(),
-            "seed": SEED,
-            "scores": Array(optional=True),
-        },
+        {"quotas": Array(), "sizes": Array(optional=True), "scores": Array(optional=True)} | CELLS,
         draw_arguments,
         check_draw,
-    ),
-    "smallest_keys": Verb(
-        _native.smallest_keys,
-        {"cells": Array(), "n_cells": Whole(0, 2**32 - 1), "ids": Array(), "seed": SEED},
-        smallest_keys_arguments,
-        check_smallest_keys,
     ),
     "smallest_first": Verb(
         _native.smallest_first,

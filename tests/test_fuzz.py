@@ -17,9 +17,9 @@ def run(*arguments):
 
 
 def test_a_few_thousand_calls():
-    done = run("--seed", "1", "--cases", "2500")
+    done = run("--seed", "1", "--cases", "3000")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2500 cases of seed 1, no finding" in done.stdout
+    assert "3000 cases of seed 1, no finding" in done.stdout
     for name in VERBS:
         assert f" {name}: right" in done.stdout
         assert f" {name}: ValueError" in done.stdout
@@ -56,10 +56,14 @@ def swallows(call):
 
 
 def one_off(call):
-    return lambda **given: call(**given) + 1
+    def changed(**given):
+        found = call(**given)
+        return (found[0], found[1] + np.ones((), found[1].dtype)) if isinstance(found, tuple) else found + 1
+
+    return changed
 
 
-@pytest.mark.parametrize("name", ["draw", "keys", "smallest_first", "smallest_keys"])
+@pytest.mark.parametrize("name", sorted(set(VERBS) - {"cluster", "diagnose"}))
 @pytest.mark.parametrize(
     ("plant", "said"),
     [
@@ -83,6 +87,10 @@ def test_a_planted_bug_is_found(monkeypatch, name, plant, said):
         ("labels", lambda labels: np.where(np.arange(len(labels)) == 0, -1, labels)),
         ("sizes", lambda sizes: sizes + 1),
         ("centroids", lambda centroids: centroids + centroids.mean() * np.float32(1e-3)),
+        ("total_inertia", lambda inertia: inertia * 1.001),
+        ("inertia", lambda steps: [step * 1.001 for step in steps]),
+        ("fit", lambda _: "sample"),
+        ("pruning", lambda way: "none" if way == "cells" else "cells"),
         ("n_fit_rows", lambda n: n + 1),
         ("moved", lambda moved: [*moved, 0]),
         ("why_stopped", lambda why: why + "."),
@@ -99,6 +107,19 @@ def test_a_planted_bug_of_a_clustering_is_found(monkeypatch, field, change):
 
     verb = VERBS["cluster"]
     monkeypatch.setitem(VERBS, "cluster", verb._replace(call=lambda **given: Changed(verb.call(**given))))
+    with pytest.raises(Finding, match="must be fine"):
+        run_until_found("cluster")
+
+
+@pytest.mark.parametrize("argument", ["pruning", "n_threads"])
+def test_a_way_that_finds_something_else_is_found(monkeypatch, argument):
+    verb = VERBS["cluster"]
+
+    def changed(**given):
+        usual = given.get(argument) in (None, "none", 1)
+        return verb.call(**(given if usual else given | {"seed": int(given["seed"]) ^ 1}))
+
+    monkeypatch.setitem(VERBS, "cluster", verb._replace(call=changed))
     with pytest.raises(Finding, match="must be fine"):
         run_until_found("cluster")
 

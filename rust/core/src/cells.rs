@@ -106,7 +106,7 @@ impl<'a> Cells<'a> {
     pub(crate) fn team(&self, n_threads: usize) -> Result<Team> {
         let n = self.n_examples()?;
         let most = n.div_ceil(PART_ROWS).min(n / (ROWS_PER_CELL * self.n_cells()?));
-        Team::new(n_threads.min(most.max(1)))
+        Team::of_at_most(n_threads, most)
     }
 
     /// The cells of some rows, as many as the buffer holds at most: -1 for those in none, another number out of range

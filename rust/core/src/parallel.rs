@@ -33,10 +33,20 @@ impl Team {
     /// # Errors
     /// None, too many, or more than the operating system starts.
     pub fn new(n_threads: usize) -> Result<Self> {
+        Self::of_at_most(n_threads, n_threads)
+    }
+
+    /// A team of `n_threads`, or of as many as there is work for, `most`, and at least one. What may be asked for doesn't
+    /// depend on how much there is to do.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_at_most(n_threads: usize, most: usize) -> Result<Self> {
         if !(1..=MOST_THREADS).contains(&n_threads) {
             let (found, most) = (n_threads as i128, MOST_THREADS as i128);
             return Err(Error::Range { argument: "n_threads", found, least: 1, most });
         }
+        let n_threads = n_threads.min(most.max(1));
         let mut team = Self { pool: None, threads: Vec::new(), n_threads };
         if n_threads > 1 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).spawn_handler(|worker| {
@@ -158,6 +168,10 @@ mod tests {
     fn no_threads_is_an_error() {
         for n_threads in [0, MOST_THREADS + 1] {
             assert!(matches!(Team::new(n_threads), Err(Error::Range { argument: "n_threads", .. })));
+            assert!(matches!(
+                Team::of_at_most(n_threads, 3),
+                Err(Error::Range { argument: "n_threads", .. })
+            ));
         }
     }
 }

@@ -148,7 +148,7 @@ fn check_lengths(found: impl Iterator<Item = usize>, argument: &'static str, exp
 }
 
 fn team(n: usize, n_threads: usize) -> Result<Team> {
-    Team::new(n_threads.min(n.div_ceil(PART_ROWS).max(1)))
+    Team::of_at_most(n_threads, n.div_ceil(PART_ROWS))
 }
 
 /// Shows `why` to `visit` in parts, each with its worker's memory and the number of its first row, on all threads.

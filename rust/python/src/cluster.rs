@@ -5,7 +5,7 @@ use crate::losses::Losses;
 use lossift_core::kernels::Kernel;
 use lossift_core::kmeans::{self, Fit, Init, Parameters, Pruning};
 use lossift_core::shape::{Shape, Trajectories};
-use numpy::{Ix1, Ix2, PyArray1, PyArray2, PyArrayMethods};
+use numpy::{Ix1, Ix2, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -139,8 +139,14 @@ pub fn cluster<'py>(
             Init::from_name(&name.extract::<String>()?).map_err(|error| door::exception(&error))?
         }
     };
+    let n_clusters: usize = door::number("n_clusters", n_clusters, 1)?;
+    if let Some(centroids) = centroids.as_ref().filter(|centroids| centroids.shape()[0] != n_clusters) {
+        let found = centroids.shape()[0];
+        let message = format!("init: found {found} centroids, need {n_clusters}, as many as n_clusters");
+        return Err(PyValueError::new_err(message));
+    }
     let parameters = Parameters {
-        n_clusters: door::number("n_clusters", n_clusters, 1)?,
+        n_clusters,
         n_iterations: door::number("n_iterations", n_iterations, 1)?,
         seed: door::number("seed", seed, 0)?,
         init,

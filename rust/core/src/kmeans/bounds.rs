@@ -70,6 +70,9 @@
 //! way's. Per candidate and tile that is looked at: the kernel's score. A tile that isn't costs a comparison, and its
 //! rows are not read: inertia comes from the sums. Memory: 8 bytes per cell and centroid.
 
+#[cfg(test)]
+mod tests;
+
 use super::cell::{CELLS, Cell, Now, ORDER_AGAIN, Place, Rows, SETTLED, Scratch, place_of};
 use super::cells::{CELL_ROWS, Cells, NO_ROW, Size};
 use super::margin::{norm, slack, smallest, tiny};

@@ -30,11 +30,12 @@
 #[cfg(test)]
 mod tests;
 
-use super::fit::{Fit, range, round, survey};
+use super::fit::{Fit, range, survey};
 use super::lloyd::{Stop, reseed};
 use super::seeding;
 use super::sums::{Grid, Sums};
 use super::sweep::Run;
+use super::total::Unit;
 use crate::columns::{Columns, LANES, Layout};
 use crate::error::{Error, Result};
 use crate::ids::Ids;
@@ -310,10 +311,9 @@ fn measure(
 ) -> Result<Vec<(usize, f64, Option<f64>)>> {
     const SILHOUETTE_SCALE: f64 = (1_u64 << 51) as f64;
     let (kernel, n_dims) = (run.kernel, data.n_dims());
-    // No difference exceeds twice the largest value, and no rounded square 2^51.
+    // No difference exceeds twice the largest value.
     let farthest = 4.0 * f64::from(most.max(f32::MIN_POSITIVE)).powi(2) * n_dims as f64;
-    let exponent = 51 - libm::frexp(farthest).1;
-    let scale = libm::ldexp(1.0, exponent);
+    let unit = Unit::new(farthest, data.columns().n_valid());
     let packed: Vec<Centroids> = candidates
         .iter()
         .map(|candidate| {
@@ -350,7 +350,7 @@ fn measure(
                 kernel.residuals(tiles, centroids, second, far);
                 let rows = near.as_flattened().iter().zip(far.as_flattened()).take(seen.rows.len());
                 for (&near, &far) in rows {
-                    *inertia += i128::from(round(near * scale));
+                    *inertia += unit.of(near);
                     *silhouettes += i128::from(round(silhouette(near, far) * SILHOUETTE_SCALE));
                 }
             }
@@ -365,7 +365,7 @@ fn measure(
         let (inertia, silhouettes) = total(index);
         let mean = silhouettes as f64 / SILHOUETTE_SCALE / n;
         let n_found = centroids.n_centroids();
-        (n_found, libm::ldexp(inertia as f64, -exponent), (n_found > 1).then_some(mean))
+        (n_found, unit.back(inertia), (n_found > 1).then_some(mean))
     });
     Ok(found.collect())
 }
@@ -397,6 +397,12 @@ fn two_nearest(scores: &[[f32; LANES]]) -> ([f32; LANES], [f32; LANES]) {
         second[from..from + TOGETHER].copy_from_slice(&seconds);
     }
     (first, second)
+}
+
+/// The nearest whole number, ties to even, of one up to 2^51.
+fn round(x: f64) -> i64 {
+    const SHIFT: f64 = 6_755_399_441_055_744.0;
+    (x + SHIFT).to_bits() as i64 - SHIFT.to_bits() as i64
 }
 
 /// (b - a) / max(a, b) of the distances whose squares these are; 0 where both are none.

@@ -4,7 +4,8 @@ use super::lloyd::{Course, Pruning, Record, lloyd};
 use super::minibatch::{self, minibatch};
 use super::seeding;
 use super::sums::Grid;
-use super::sweep::Run;
+use super::sweep::{Run, Seen};
+use super::total::Unit;
 use crate::columns::{Columns, LANES, Layout};
 use crate::error::{Error, Result};
 use crate::ids::Ids;
@@ -15,8 +16,8 @@ use crate::rng::{FIT, Keys, RESTART, SEED, SEED_CHOICE, TIE};
 use crate::shape::{Block, Trajectories};
 use crate::smallest::smallest_rows;
 
-/// Largest magnitude of a shaped value: scores of up to 2^24 dimensions stay within float32. Losses are a dozen orders of
-/// magnitude below.
+/// Largest magnitude of a shaped value: seen from any centre it is no more than twice that, and scores of up to 2^24
+/// dimensions stay within float32. Losses are a dozen orders of magnitude below.
 pub const MOST_MAGNITUDE: f32 = 1e15;
 
 /// [`Fit::Auto`] fits on all rows up to here: two million rows of sixteen states take about as long as reading them from
@@ -247,6 +248,21 @@ fn refused(x: f32) -> bool {
     !x.is_finite() || x.abs() > MOST_MAGNITUDE
 }
 
+/// Whether a trajectory, seen from a centre, has a value that can't be clustered.
+///
+/// It is the value itself that counts: whether it may lie far from the others doesn't depend on where those are. What the
+/// subtraction rounded off is given back, so the largest magnitude that is allowed always is.
+fn refuses(trajectory: impl Iterator<Item = f32>, centre: &[f32]) -> Option<usize> {
+    let most = f64::from(MOST_MAGNITUDE) * (1.0 + 1e-6);
+    let itself = |(x, centre): (f32, &f32)| f64::from(x) + f64::from(*centre);
+    trajectory.zip(centre).map(itself).position(|x| !x.is_finite() || x.abs() > most)
+}
+
+/// The magnitude, seen from a centre, up to which no value is refused: nothing but a shortcut.
+fn surely_fine(centre: &[f32]) -> f32 {
+    centre.iter().fold(MOST_MAGNITUDE, |most, centre| most.min(MOST_MAGNITUDE - centre.abs()))
+}
+
 /// Centroids, as seen from the data's centre, and how they were found.
 struct Fitted {
     centroids: Vec<f32>,
@@ -322,17 +338,13 @@ fn fit_on<'d>(
 pub(super) fn survey(data: &Trajectories, labels: &mut [i32], run: &mut Run) -> Result<f32> {
     run.watch.begin("reading", labels.len())?;
     let make = || (0.0_f32, usize::MAX);
+    let fine = surely_fine(data.centre());
     let states = run.sweep(data, None, labels, make, |(most, bad_row), _, _, seen| {
         let found = magnitude(seen.block.tiles());
-        if refused(found) {
-            for (index, &row) in seen.rows.iter().enumerate() {
-                if seen.block.trajectory(index).any(refused) {
-                    *bad_row = row.min(*bad_row);
-                }
-            }
-        } else {
-            *most = found.max(*most);
+        if found.is_nan() || found > fine {
+            *bad_row = first_refused(data, seen).min(*bad_row);
         }
+        *most = found.max(*most);
     })?;
     match states.iter().map(|state| state.1).min() {
         None | Some(usize::MAX) => Ok(states.iter().fold(0.0, |most, state| state.0.max(most))),
@@ -353,14 +365,21 @@ fn magnitude(tiles: &[f32]) -> f32 {
     most.into_iter().fold(0.0, f32::max) + zeros.into_iter().sum::<f32>()
 }
 
+/// The first of some rows that can't be clustered; `usize::MAX` where all can.
+fn first_refused(data: &Trajectories, seen: &Seen) -> usize {
+    let refuses =
+        |(index, _): &(usize, &usize)| refuses(seen.block.trajectory(*index), data.centre()).is_some();
+    seen.rows.iter().enumerate().find(refuses).map_or(usize::MAX, |(_, &row)| row)
+}
+
 /// What is wrong with a row that can't be clustered.
 fn refusal(data: &Trajectories, row: usize) -> Error {
     let mut block = Block::default();
     data.load(&[row], &mut block);
-    let found = block.trajectory(0).enumerate().find(|(_, x)| refused(*x));
-    let (state, value) = found.expect("the row was refused because of one of its values");
+    let state = refuses(block.trajectory(0), data.centre());
+    let state = state.expect("the row was refused because of one of its values");
     // As the user knows it, without the centre.
-    let value = value + data.centre()[state];
+    let value = block.trajectory(0).nth(state).expect("one of its values") + data.centre()[state];
     if value.is_finite() {
         Error::TooLarge { row, state, value, most: MOST_MAGNITUDE }
     } else {
@@ -370,10 +389,10 @@ fn refusal(data: &Trajectories, row: usize) -> Error {
 
 /// Labels every valid row with its nearest centroid; returns the inertia. `most` is about the largest magnitude to come.
 ///
-/// Squared distances are calculated by subtraction in float64, rounded once to a grid, and added as integers: without an
-/// order, like everything else. The grid leaves room for magnitudes sixteen times as large as the fit's; should there be
-/// larger ones, the pass is made again with a coarser grid.
-fn assign_all(
+/// Squared distances are calculated by subtraction in float64, rounded once to a [unit](Unit), and added as integers: without
+/// an order, like everything else. The unit leaves room for magnitudes sixteen times as large as the fit's; should there be
+/// larger ones, the pass is made again with a larger unit.
+pub(super) fn assign_all(
     data: &Trajectories,
     centroids: &[f32],
     labels: &mut [i32],
@@ -383,28 +402,28 @@ fn assign_all(
     let kernel = run.kernel;
     let packed = kernel.pack(centroids, data.n_dims());
     let mut room = most.max(f32::MIN_POSITIVE) * 16.0;
+    let fine = surely_fine(data.centre());
     loop {
         run.watch.begin("assigning", labels.len())?;
-        // No difference exceeds twice the room, and no rounded square 2^51.
+        // No difference exceeds twice the room.
         let farthest = 4.0 * f64::from(room).powi(2) * data.n_dims() as f64;
-        let exponent = 51 - libm::frexp(farthest).1;
-        let scale = libm::ldexp(1.0, exponent);
+        let unit = Unit::new(farthest, data.columns().n_valid());
         let make = || (0.0_f32, usize::MAX, 0_i128, Vec::new());
         let states = run.sweep(data, Some(&packed), labels, make, |state, range, labels, seen| {
             let (largest, bad_row, inertia, distances) = state;
             let found = magnitude(seen.block.tiles());
-            if refused(found) {
-                let refused = |(i, _): &(usize, &usize)| seen.block.trajectory(*i).any(refused);
-                if let Some((_, &row)) = seen.rows.iter().enumerate().find(refused) {
+            if found.is_nan() || found > fine {
+                let row = first_refused(data, seen);
+                if row < usize::MAX {
                     *bad_row = row.min(*bad_row);
+                    return;
                 }
-                return;
             }
             *largest = found.max(*largest);
             distances.resize(seen.numbers.len(), [0.0; LANES]);
             kernel.residuals(seen.block.tiles(), &packed, seen.numbers, distances);
             let distances = &distances.as_flattened()[..seen.rows.len()];
-            *inertia += distances.iter().map(|d| i128::from(round(d * scale))).sum::<i128>();
+            *inertia += distances.iter().map(|&distance| unit.of(distance)).sum::<i128>();
             seen.relabel(range.start, labels, |_, _, _| ());
         })?;
         let row = states.iter().map(|state| state.1).min().unwrap_or(usize::MAX);
@@ -414,16 +433,10 @@ fn assign_all(
         let largest = states.iter().fold(0.0_f32, |most, state| state.0.max(most));
         if largest <= room {
             let sum: i128 = states.iter().map(|state| state.2).sum();
-            return Ok(libm::ldexp(sum as f64, -exponent));
+            return Ok(unit.back(sum));
         }
         room = largest;
     }
-}
-
-/// The nearest whole number, ties to even, of one up to 2^51.
-pub(super) fn round(x: f64) -> i64 {
-    const SHIFT: f64 = 6_755_399_441_055_744.0;
-    (x + SHIFT).to_bits() as i64 - SHIFT.to_bits() as i64
 }
 
 /// Drops clusters without members (`centroids`: `[cluster][dim]`) and numbers the others by the smallest key of a member;

@@ -17,6 +17,7 @@ mod promise;
 pub mod seeding;
 pub mod sums;
 pub mod sweep;
+mod total;
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use crate::kernels::{Kernel, Sixteen, on_grid};
 use crate::shape::Block;
 
 /// Smallest b with n <= 2^b.
-fn bits(n: usize) -> i32 {
+pub(super) fn bits(n: usize) -> i32 {
     n.next_power_of_two().trailing_zeros() as i32
 }
 
