@@ -44,12 +44,12 @@ class Setting(NamedTuple):
 
 
 SETTINGS = [
-    Setting("trajectories", 1_000_000, 8, 100, 5),
-    Setting("trajectories", 1_000_000, 16, 100, 5),
+    Setting("trajectories", 1_000_000, 8, 100, 3),
+    Setting("trajectories", 1_000_000, 16, 100, 3),
     Setting("trajectories", 1_000_000, 32, 100, 3),
-    Setting("trajectories", 1_000_000, 16, 1000, 3),
-    Setting("trajectories", 10_000_000, 16, 100, 2),
-    Setting("noise", 1_000_000, 16, 100, 3),
+    Setting("trajectories", 1_000_000, 16, 1000, 2),
+    Setting("trajectories", 10_000_000, 16, 100, 1),
+    Setting("noise", 1_000_000, 16, 100, 2),
 ]
 
 

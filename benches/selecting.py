@@ -30,7 +30,7 @@ from tables import header, row, spread
 
 N_STATES, N_CLUSTERS, N_ITERATIONS, BUDGET = 16, 100, 20, 0.11
 # How many rounds at which size.
-ROUNDS = {1_000_000: 5, 10_000_000: 3, 100_000_000: 2}
+ROUNDS = {1_000_000: 3, 10_000_000: 2, 100_000_000: 1}
 # The script holds the array, faiss's copies and NumPy's: it isn't asked for more.
 SCRIPT_UP_TO = 10_000_000
 
