@@ -1,4 +1,5 @@
-//! Kernels: sixteen examples at a time against all centroids. The only unsafe code of the core.
+//! Kernels: sixteen examples at a time against all centroids. The only unsafe code of the core, but for one hint to the
+//! operating system ([`crate::pages`]).
 //!
 //! # One body, thin shells
 //!
