@@ -62,13 +62,14 @@ def run_case(seed: int, case: int, verbs: list[str], *, tell: bool = False) -> t
     name = "cluster" if "cluster" in verbs and chance.maybe(0.5) else chance.pick(verbs)  # most is behind that one
     verb = VERBS[name]
     given, verdict = verb.arguments(chance)
+    planned = verdict
     spoiled = [argument for argument, kind in verb.kinds.items() if kind is not None and argument in given]
     chance.rng.shuffle(spoiled)
     spoiled = spoiled[: chance.pick([0, 0, 0, 0, 0, 1, 1, 1, 1, 2])]
     for argument in spoiled:
         given[argument], follows = verb.kinds[argument].spoil(chance, given[argument])
         verdict = both(verdict, follows)
-    if len(spoiled) > 1 and verdict == REFUSED:
+    if verdict == REFUSED and (len(spoiled) > 1 or (spoiled and planned == REFUSED)):
         verdict = EITHER  # two wrong lengths may agree
     told = ", ".join(f"{argument}={show(value)}" for argument, value in given.items())
     told = f"{name}({told}); spoiled: {spoiled or 'nothing'}; must be {verdict}"
