@@ -192,7 +192,7 @@ VERBS = {
     ),
     "draw": Verb(
         _native.draw,
-        {"quotas": Array(), "sizes": Array(optional=True), "scores": Array(optional=True)} | CELLS,
+        {"quotas": Array(any_length=True), "sizes": Array(optional=True), "scores": Array(optional=True)} | CELLS,
         draw_arguments,
         check_draw,
     ),

@@ -58,12 +58,13 @@ pub struct Ways {
 /// A value on the fixed-point grid of `scale` (a power of two): rounded once, ties to even.
 ///
 /// Scaling by a power of two is exact in float64. Adding 1.5 x 2^52 pushes the fraction out of the mantissa, whose
-/// low bits are then the integer: two vector instructions, where `round` would call the C library.
+/// low bits are then the integer: two vector instructions, where `round` would call the C library. Beyond 2^51 it is some
+/// number, the same everywhere.
 #[must_use]
 #[inline(always)]
 pub fn on_grid(x: f32, scale: f64) -> i64 {
     const SHIFT: f64 = 6_755_399_441_055_744.0;
-    (f64::from(x) * scale + SHIFT).to_bits() as i64 - SHIFT.to_bits() as i64
+    ((f64::from(x) * scale + SHIFT).to_bits() as i64).wrapping_sub(SHIFT.to_bits() as i64)
 }
 
 /// An instruction set that kernels are written for.
