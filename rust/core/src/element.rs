@@ -2,10 +2,10 @@
 //!
 //! | type | becomes float32 | ns per value, sixteen neighbours in the first-level cache (Zen 5, SSE2 baseline) |
 //! |---|---|---|
-//! | float32 | as it is | 0.05 |
-//! | float64 | rounded once, to nearest, ties to even | 0.08 |
-//! | bfloat16 | a shift: its bits are the upper half of a float32 | 0.06 |
-//! | float16 | exactly, by F16C or NEON where the CPU has it | 0.14 |
+//! | float32 | as it is | 0.06 |
+//! | float64 | rounded once, to nearest, ties to even | 0.10 |
+//! | bfloat16 | a shift: its bits are the upper half of a float32 | 0.07 |
+//! | float16 | exactly, by F16C or NEON where the CPU has it | 0.17 |
 //!
 //! Conversion is of neighbours, by the slice: one value of float16 at a time costs 1.2 ns, most of it for asking
 //! which instructions there are. (A branch-free formula on the bits, which any compiler vectorises, took 0.35.)
