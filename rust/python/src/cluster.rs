@@ -1,11 +1,11 @@
 //! K-means over trajectories.
 
 use crate::door;
-use crate::losses::Losses;
+use crate::losses;
 use lossift_core::kernels::Kernel;
 use lossift_core::kmeans::{self, Fit, Init, Parameters, Pruning};
 use lossift_core::shape::{Shape, Trajectories};
-use numpy::{Ix1, Ix2, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{Ix2, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -153,21 +153,12 @@ pub fn cluster<'py>(
         fit,
         n_restarts: n_restarts.map_or(Ok(1), |n_restarts| door::number("n_restarts", n_restarts, 1))?,
         tolerance,
-        n_threads: n_threads.map_or(Ok(1), |n_threads| door::number("n_threads", n_threads, 1))?,
+        n_threads: door::n_threads(n_threads)?,
         pruning: pruning.map(Pruning::from_name).transpose().map_err(|error| door::exception(&error))?,
         kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
     };
-    let valid = valid.map(door::Mask::new).transpose()?;
-    let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
-    let losses = Losses::new(columns)?;
-    let mut reads = losses.reads();
-    reads.extend(valid.as_ref().map(door::Mask::read));
-    reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
-    let valid = valid.as_ref().map(door::Mask::get).transpose()?;
-    let ids = door::ids(ids.as_ref(), valid.as_ref().map_or(losses.n_examples(), |valid| valid.len()))?;
-    let found = door::run(py, progress, &reads, {
-        let columns = losses.borrow(valid.as_deref())?;
-        move |watch| kmeans::cluster(Trajectories::new(columns?, shape)?, ids, parameters, watch)
+    let found = losses::run(py, progress, (columns, valid, ids), |columns, ids, watch| {
+        kmeans::cluster(Trajectories::new(columns, shape)?, ids, parameters, watch)
     })?;
     let n_dims = found.centroids.len() / found.sizes.len();
     Ok(Clustering {

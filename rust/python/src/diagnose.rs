@@ -1,11 +1,10 @@
 //! How many clusters.
 
 use crate::door;
-use crate::losses::Losses;
+use crate::losses;
 use lossift_core::kernels::Kernel;
 use lossift_core::kmeans::{self, Fit, Question};
 use lossift_core::shape::{Shape, Trajectories};
-use numpy::Ix1;
 use pyo3::prelude::*;
 
 /// What each number of clusters comes to, in the order in which they were given.
@@ -83,20 +82,11 @@ pub fn diagnose<'py>(
         n_iterations: door::number("n_iterations", n_iterations, 1)?,
         seed: door::number("seed", seed, 0)?,
         fit: Fit::from_name(fit).map_err(|error| door::exception(&error))?,
-        n_threads: n_threads.map_or(Ok(1), |n_threads| door::number("n_threads", n_threads, 1))?,
+        n_threads: door::n_threads(n_threads)?,
         kernel: Kernel::choose().map_err(|error| door::exception(&error))?,
     };
-    let valid = valid.map(door::Mask::new).transpose()?;
-    let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
-    let losses = Losses::new(columns)?;
-    let mut reads = losses.reads();
-    reads.extend(valid.as_ref().map(door::Mask::read));
-    reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
-    let valid = valid.as_ref().map(door::Mask::get).transpose()?;
-    let ids = door::ids(ids.as_ref(), valid.as_ref().map_or(losses.n_examples(), |valid| valid.len()))?;
-    let found = door::run(py, progress, &reads, {
-        let columns = losses.borrow(valid.as_deref())?;
-        move |watch| kmeans::diagnose(Trajectories::new(columns?, shape)?, ids, question, watch)
+    let found = losses::run(py, progress, (columns, valid, ids), |columns, ids, watch| {
+        kmeans::diagnose(Trajectories::new(columns, shape)?, ids, question, watch)
     })?;
     Ok(Diagnoses {
         n_found: found.rows.iter().map(|row| row.n_found).collect(),

@@ -13,6 +13,8 @@ use crate::door;
 use half::slice::HalfBitsSliceExt;
 use lossift_core::columns::{Columns, Element, Layout, Strided};
 use lossift_core::error::{Error, Result};
+use lossift_core::ids::Ids;
+use lossift_core::interrupt::Watch;
 use numpy::{
     Ix1, IxDyn, PyArray, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray,
     PyUntypedArrayMethods,
@@ -50,6 +52,26 @@ struct Span<'py, E: numpy::Element> {
     example_step: usize,
     /// Values from one state to the next.
     state_step: usize,
+}
+
+/// Runs `work` on losses, on which of the examples are valid and on their ids, as Python gives them: all arrays are guarded
+/// and read where they lie. What `work` returns, and what ends it, as in [`door::run`].
+pub fn run<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    (columns, valid, ids): (&Bound<'_, PyAny>, Option<&Bound<'_, PyAny>>, Option<&Bound<'_, PyAny>>),
+    work: impl FnOnce(Columns, Ids, Watch) -> Result<T> + Send,
+) -> PyResult<T> {
+    let valid = valid.map(door::Mask::new).transpose()?;
+    let ids = ids.map(|ids| door::array::<u64, Ix1>("ids", ids)).transpose()?;
+    let losses = Losses::new(columns)?;
+    let mut reads = losses.reads();
+    reads.extend(valid.as_ref().map(door::Mask::read));
+    reads.extend(ids.as_ref().map(|ids| door::read("ids", ids)));
+    let valid = valid.as_ref().map(door::Mask::get).transpose()?;
+    let ids = door::ids(ids.as_ref(), valid.as_ref().map_or(losses.n_examples(), |valid| valid.len()))?;
+    let columns = losses.borrow(valid.as_deref())?;
+    door::run(py, progress, &reads, move |watch| work(columns?, ids, watch))
 }
 
 impl<'py> Losses<'py> {
